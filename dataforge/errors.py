@@ -1,31 +1,31 @@
 """Every exception of dataforge. Each says what happened (with numbers), where, and what to do.
 
-    DataforgeError                       exit code 1 and, over HTTP, an RFC 9457 problem
-    ├── ConfigError                      a setting is wrong                                   422 config
-    │   └── UnknownName                  no such router, sampler, recipe key ...              422 unknown-name
-    ├── InputError                       the user's files are at fault                        422 input
-    │   ├── TooManyBadRows               more unreadable rows than the allowed share          422 too-many-bad-rows
-    │   ├── DuplicateId                  two documents with one id                            422 duplicate-id
-    │   └── NothingToDo                  zero documents, empty files                          422 nothing-to-do
-    ├── WorkspaceError                   the workspace refuses                                409 workspace
-    │   ├── ArtifactNotFound             no such artifact                                     404 artifact-not-found
-    │   ├── ArtifactIncomplete           there, but its manifest is not                       409 artifact-incomplete
-    │   ├── NotReproducible              the same request gave other bytes                    409 not-reproducible
-    │   ├── NotConserved                 in is not out + dropped                              500 not-conserved
-    │   └── MixedEnvironment             resumed on another device class or library           409 mixed-environment
-    ├── CorruptData                      bytes are not what was written                       500 corrupt-data
-    │   ├── FormatError                  a file or frame is torn, over-long or foreign        500 format
-    │   └── ChecksumMismatch             a checksum differs                                   500 checksum-mismatch
-    ├── PlanInfeasible                   the budget cannot be met                             422 plan-infeasible
-    ├── HeldOut                          a held-out document would be trained on              422 held-out
-    ├── ClusteringError                  more clusters than documents, no finite vectors      422 clustering
-    ├── TokenizerError                   a tokenizer file or setting does not fit             422 tokenizer
-    ├── StreamError                      a stream cannot go on                                503 stream
-    │   └── PastTheEnd                   more rows asked for than there are                   422 past-the-end
-    ├── AccessDenied                     no key, or a wrong one                               401 access-denied
-    │   └── Forbidden                    the key's scopes do not allow it                     403 forbidden
-    ├── TrainingError                    not-a-number loss, checkpoint of another model       422 training
-    └── MissingDependency                an optional package is not installed                 501 missing-dependency
+DataforgeError                       exit code 1 and, over HTTP, an RFC 9457 problem
+├── ConfigError                      a setting is wrong                                   422 config
+│   └── UnknownName                  no such router, sampler, recipe key ...              422 unknown-name
+├── InputError                       the user's files are at fault                        422 input
+│   ├── TooManyBadRows               more unreadable rows than the allowed share          422 too-many-bad-rows
+│   ├── DuplicateId                  two documents with one id                            422 duplicate-id
+│   └── NothingToDo                  zero documents, empty files                          422 nothing-to-do
+├── WorkspaceError                   the workspace refuses                                409 workspace
+│   ├── ArtifactNotFound             no such artifact                                     404 artifact-not-found
+│   ├── ArtifactIncomplete           there, but its manifest is not                       409 artifact-incomplete
+│   ├── NotReproducible              the same request gave other bytes                    409 not-reproducible
+│   ├── NotConserved                 in is not out + dropped                              500 not-conserved
+│   └── MixedEnvironment             resumed on another device class or library           409 mixed-environment
+├── CorruptData                      bytes are not what was written                       500 corrupt-data
+│   ├── FormatError                  a file or frame is torn, over-long or foreign        500 format
+│   └── ChecksumMismatch             a checksum differs                                   500 checksum-mismatch
+├── PlanInfeasible                   the budget cannot be met                             422 plan-infeasible
+├── HeldOut                          a held-out document would be trained on              422 held-out
+├── ClusteringError                  more clusters than documents, no finite vectors      422 clustering
+├── TokenizerError                   a tokenizer file or setting does not fit             422 tokenizer
+├── StreamError                      a stream cannot go on                                503 stream
+│   └── PastTheEnd                   more rows asked for than there are                   422 past-the-end
+├── AccessDenied                     no key, or a wrong one                               401 access-denied
+│   └── Forbidden                    the key's scopes do not allow it                     403 forbidden
+├── TrainingError                    not-a-number loss, checkpoint of another model       422 training
+└── MissingDependency                an optional package is not installed                 501 missing-dependency
 """
 
 from __future__ import annotations
