@@ -23,7 +23,7 @@ def make_part(stage: Stage, worker: Any, part: Part, folder: Path) -> dict[str, 
     This is what a runner calls, in whatever process.
     """
     began = time.perf_counter()
-    out = PartOut(folder, part, stage.kind)
+    out = PartOut(folder, part, getattr(stage, "step", stage.kind))
     counts = stage.run_part(worker, part, out)
     content = getattr(stage, "content", content_of_file)
     told = {"rows": counts.made.get("documents", 0), "key": part.key, "counts": counts.to_json()}
@@ -31,7 +31,7 @@ def make_part(stage: Stage, worker: Any, part: Part, folder: Path) -> dict[str, 
     if environment:
         told["environment"] = environment
     told["seconds"] = round(time.perf_counter() - began, 4)
-    return publish_part(folder, out.path, part.name, told, out.close(), content)
+    return publish_part(folder, out.path, part.name, told, out.close(), content, f"{part.stem}.json")
 
 
 def environment_of(stage: Stage) -> dict[str, Any] | None:

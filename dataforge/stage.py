@@ -7,6 +7,7 @@ A stage says *what*; a runner (this process, a pool of processes, Ray) only deci
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,25 +102,36 @@ class Out:
     def __init__(self, folder: Path, content: ContentOf = content_of_file) -> None:
         self.folder = folder
         self.scratch = folder / ".scratch"
-        """A folder for resumable work in progress, made by the stage; gone when the manifest is written."""
+        """A folder for work in progress that a later run goes on with (checkpoints), made by the stage; gone when the
+        manifest is written. Two runs at once share it: the stage has to guard it."""
         self._content = content
         self.records: list[dict[str, Any]] = []
 
+    @contextlib.contextmanager
+    def private_folder(self) -> Iterator[Path]:
+        """A folder of this process alone for temporary files, removed at the end of the block."""
+        path = files.temporary(self.folder / "work")
+        path.mkdir()
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
     def has(self, name: str) -> bool:
         """Whether a further part of that name is whole (by this run or an earlier one)."""
-        return any(r["path"] == name for r in self.records) or (self.folder / f"{name.split('.')[0]}.json").is_file()
+        return any(r["path"] == name for r in self.records) or (self.folder / f"{name}.json").is_file()
 
     @contextlib.contextmanager
     def write(self, name: str, *, rows: int = 0) -> Iterator[Path]:
         """A temporary path to write to; the file appears as `name` when the block ends without an error."""
         path = files.temporary(self.folder / name)
         yield path
-        self.records.append(publish_part(self.folder, path, name, {"rows": rows}, [], self._content))
+        self.records.append(publish_part(self.folder, path, name, {"rows": rows}, [], self._content, f"{name}.json"))
 
     def keep(self, name: str) -> None:
         """Count a part that an earlier run finished (`has` said so) among this artifact's parts."""
         if not any(r["path"] == name for r in self.records):
-            self.records.append(files.read_json(self.folder / f"{name.split('.')[0]}.json"))
+            self.records.append(files.read_json(self.folder / f"{name}.json"))
 
 
 Inputs = Mapping[str, Any]
@@ -142,8 +154,9 @@ class RawFile:
 class Stage(Protocol):
     """Four plain methods. Instances are pickled to workers, so they hold plain data and a frozen `config`.
 
-    Optional attributes: `environment() -> dict` for stages whose bytes depend on device class, library versions and
-    thread counts (it is recorded with each part, and parts of two environments are not mixed).
+    Optional attributes: `step`, the command's name as ledgers give it; `environment() -> dict` for stages whose bytes
+    depend on device class, library versions and thread counts (it is recorded with each part, and parts of two
+    environments are not mixed).
     """
 
     kind: str

@@ -62,6 +62,7 @@ class Ingest:
 
     config: IngestConfig
     kind = "documents"
+    step = "ingest"
     version = 1
 
     def split(self, inputs: Inputs) -> list[Part]:

@@ -78,7 +78,7 @@ class Catalog:
             if path.name in ("manifest.json", "request.json", "run.json"):
                 continue
             told: Any = read_json(path)
-            if isinstance(told, dict) and told.get("key"):
+            if isinstance(told, dict) and {"key", "sha256", "content", "counts"} <= told.keys():
                 yield told["key"], path.parent.relative_to(self.workspace).as_posix(), path.stem
 
     @contextlib.contextmanager

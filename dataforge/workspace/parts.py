@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,14 @@ def read_json(path: Path) -> Any:
 
 
 def sweep(folder: Path) -> int:
-    """Remove temporary files of processes of this host that are no longer alive. Returns how many."""
+    """Remove temporary files and folders of processes of this host that are gone. Returns how many."""
     removed = 0
     for path in folder.glob(".*.tmp"):
         fields = path.name.split(".")
         host, pid = fields[-4], fields[-3]
         if host == _HOST and pid.isdigit() and not _alive(int(pid)):
             with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
                 removed += 1
     return removed
 

@@ -21,6 +21,7 @@ def publish_part(
     told: dict[str, Any],
     attached: list[tuple[Path, str]],
     content: ContentOf,
+    sidecar: str,
 ) -> dict[str, Any]:
     """Publish `path` as the part `name` of `folder`, with what is told of it. Returns the sidecar's record.
 
@@ -31,13 +32,14 @@ def publish_part(
         told: what else the sidecar says (rows, key, counts ...).
         attached: (temporary path, final name) of further files of the part.
         content: gives a file's content digest.
+        sidecar: name of the sidecar: `part-00000.json` for a part of `run_part`, `<name>.json` for one of `finish`.
     Raises:
         NotReproducible: a file of that name is there and says something else.
     """
     record: dict[str, Any] = {"path": name, **publish_file(path, folder / name, content), **told}
     if attached:
         record["attachments"] = [{"path": n, **publish_file(p, folder / n, content)} for p, n in attached]
-    files.write_json(folder / f"{name.split('.')[0]}.json", record)
+    files.write_json(folder / sidecar, record)
     return record
 
 
