@@ -1,12 +1,19 @@
 // What Python sees of the C++ code, one function a subject. Arguments are checked here; the work runs without the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
+#include "bpe_train.hpp"
 #include "crc32c.hpp"
+#include "encoder.hpp"
 #include "gather.hpp"
+#include "word_counts.hpp"
 
 namespace nb = nanobind;
 
@@ -77,9 +84,277 @@ void bind_shards(nb::module_& m) {
 
 }  // namespace
 
+// ---- tokenizers: texts, word counts, training, encoding ----------------------------------------------------------
+
+namespace {
+
+using Int32Rows = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Uint32s = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// Texts as they lie in Python's memory or in Arrow's, kept alive by this object.
+struct TextBatch {
+    std::vector<dataforge::TextView> views;
+    std::vector<nb::object> owners;
+
+    void add_sequence(nb::object sequence) {
+        PyObject* copy = PySequence_Tuple(sequence.ptr());    // a list could change while the work runs without the GIL
+        if (!copy) throw nb::python_error();
+        owners.push_back(nb::steal(copy));
+        const Py_ssize_t num = PyTuple_GET_SIZE(copy);
+        views.reserve(views.size() + static_cast<size_t>(num));
+        for (Py_ssize_t i = 0; i < num; ++i) {
+            PyObject* item = PyTuple_GET_ITEM(copy, i);
+            dataforge::TextView view;
+            if (PyUnicode_Check(item)) {
+                view.data = PyUnicode_DATA(item);
+                view.length = static_cast<size_t>(PyUnicode_GET_LENGTH(item));
+                const int bytes_a_character = PyUnicode_KIND(item);
+                view.kind = PyUnicode_IS_ASCII(item) ? dataforge::TextView::kUtf8
+                                                     : static_cast<dataforge::TextView::Kind>(bytes_a_character);
+            } else if (PyBytes_Check(item)) {
+                view.data = PyBytes_AS_STRING(item);
+                view.length = static_cast<size_t>(PyBytes_GET_SIZE(item));
+            } else {
+                throw std::invalid_argument("text " + std::to_string(views.size()) + " is neither str nor bytes but " +
+                                            Py_TYPE(item)->tp_name);
+            }
+            views.push_back(view);
+        }
+    }
+
+    template <typename Offset>
+    void add_arrow(nb::ndarray<const Offset, nb::ndim<1>, nb::c_contig, nb::device::cpu> offsets, Bytes data) {
+        const Offset* offset = offsets.data();
+        for (size_t i = 0; i + 1 < offsets.shape(0); ++i) {
+            if (offset[i] < 0 || offset[i + 1] < offset[i] || static_cast<uint64_t>(offset[i + 1]) > data.shape(0))
+                throw std::invalid_argument("the offsets of text " + std::to_string(views.size()) + " are out of order");
+            views.push_back({data.data() + offset[i], static_cast<size_t>(offset[i + 1] - offset[i])});
+        }
+        owners.push_back(nb::cast(offsets));
+        owners.push_back(nb::cast(data));
+    }
+};
+
+template <typename T>
+nb::object array_of(std::vector<T> values) {
+    auto* kept = new std::vector<T>(std::move(values));
+    nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(kept->data(), {kept->size()}, owner));
+}
+
+template <typename T>
+nb::object array_of(dataforge::Buffer<T> values) {
+    const size_t size = values.size();
+    values.reserve_more(size == 0);
+    T* data = values.release();
+    nb::capsule owner(data, [](void* p) noexcept { std::free(p); });
+    return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<1>>(data, {size}, owner));
+}
+
+std::vector<dataforge::CountedWord> counted_words(Bytes bytes, Int64s offsets, Int64s counts) {
+    if (offsets.shape(0) != counts.shape(0) + 1) throw std::invalid_argument("words and counts differ in number");
+    std::vector<dataforge::CountedWord> words(counts.shape(0));
+    for (size_t i = 0; i < words.size(); ++i) {
+        const int64_t first = offsets.data()[i], last = offsets.data()[i + 1];
+        if (first < 0 || last <= first || static_cast<uint64_t>(last) > bytes.shape(0) || counts.data()[i] <= 0)
+            throw std::invalid_argument("word " + std::to_string(i) + " is empty, out of bounds or has no count");
+        words[i] = {bytes.data() + first, static_cast<size_t>(last - first), counts.data()[i]};
+    }
+    return words;
+}
+
+nb::tuple sorted_words(const dataforge::WordCounts& counts) {
+    std::vector<uint8_t> bytes;
+    std::vector<int64_t> offsets{0}, numbers;
+    {
+        nb::gil_scoped_release release;
+        for (const auto& word : counts.sorted()) {
+            bytes.insert(bytes.end(), word.data, word.data + word.size);
+            offsets.push_back(static_cast<int64_t>(bytes.size()));
+            numbers.push_back(word.count);
+        }
+    }
+    return nb::make_tuple(array_of(std::move(bytes)), array_of(std::move(offsets)), array_of(std::move(numbers)));
+}
+
+nb::tuple train_merges(Bytes bytes, Int64s offsets, Int64s counts, size_t vocab_size, size_t num_special_tokens,
+                       bool scaffold) {
+    dataforge::TrainedMerges trained;
+    {
+        nb::gil_scoped_release release;
+        const auto words = counted_words(bytes, offsets, counts);
+        uint64_t symbols = 0;
+        for (size_t i = 0; i < words.size(); ++i) {
+            const auto count = static_cast<uint64_t>(words[i].count);
+            if (words[i].size > ((uint64_t{1} << 62) - symbols) / count)
+                throw std::length_error("the counts add up to more than 2^62 bytes");
+            symbols += words[i].size * count;
+            if (i == 0) continue;
+            const auto &a = words[i - 1], &b = words[i];
+            const int order = std::memcmp(a.data, b.data, std::min(a.size, b.size));
+            if (order > 0 || (order == 0 && a.size >= b.size))
+                throw std::invalid_argument("word " + std::to_string(i) + " is out of order");
+        }
+        trained = dataforge::train_merges(words, vocab_size, num_special_tokens, scaffold);
+    }
+    std::vector<int64_t> events;
+    for (const auto& event : trained.events)
+        events.insert(events.end(), {event.kind, event.first, event.second, event.frequency});
+    return nb::make_tuple(array_of(std::move(trained.left)), array_of(std::move(trained.right)),
+                          array_of(std::move(trained.is_scaffold)), array_of(std::move(trained.frequency)),
+                          array_of(std::move(events)), trained.ran_dry);
+}
+
+// Two encoders in one Python class: ids of two bytes where the vocabulary allows it.
+struct AnyEncoder {
+    std::unique_ptr<const dataforge::Encoder<uint16_t>> narrow;
+    std::unique_ptr<const dataforge::Encoder<uint32_t>> wide;
+
+    AnyEncoder(nb::list tokens, Bytes in_text, Uint32s byte_ids, Int32Rows merges, uint32_t num_model_ids,
+               bool whole_words_first, const std::string& pattern, const std::string& kind) {
+        dataforge::VocabularyTables tables;
+        for (nb::handle token : tokens) {
+            const auto bytes = nb::cast<nb::bytes>(token);
+            tables.tokens.emplace_back(bytes.c_str(), bytes.size());
+        }
+        const size_t num = tables.tokens.size();
+        if (in_text.shape(0) != num || num_model_ids > num || byte_ids.shape(0) != 256 || merges.shape(1) != 3)
+            throw std::invalid_argument("the vocabulary's tables differ in size");
+        tables.in_text.assign(in_text.data(), in_text.data() + num);
+        tables.num_model_ids = num_model_ids;
+        tables.whole_words_first = whole_words_first;
+        for (size_t byte = 0; byte < 256; ++byte) {
+            const uint32_t id = byte_ids.data()[byte];
+            if (id >= num_model_ids || !tables.in_text[id] || tables.tokens[id] != std::string(1, static_cast<char>(byte)))
+                throw std::invalid_argument("byte " + std::to_string(byte) + " has no token");
+            tables.byte_ids[byte] = id;
+        }
+        for (size_t i = 0; i < num; ++i)
+            if (tables.in_text[i] && tables.tokens[i].empty()) throw std::invalid_argument("a token is empty");
+        for (size_t i = 0; i < merges.shape(0); ++i) {
+            const int32_t* row = merges.data() + 3 * i;
+            for (int k = 0; k < 3; ++k)
+                if (row[k] < 0 || static_cast<size_t>(row[k]) >= num) throw std::invalid_argument("a merge is out of range");
+            tables.merges.push_back({static_cast<uint32_t>(row[0]), static_cast<uint32_t>(row[1]),
+                                     static_cast<uint32_t>(row[2])});
+        }
+        const auto split = dataforge::pattern_named(pattern);
+        const auto how = kind == "lbpe" ? dataforge::EncoderKind::kLbpe : dataforge::EncoderKind::kBpe;
+        nb::gil_scoped_release release;
+        if (num_model_ids <= 65536)
+            narrow = std::make_unique<const dataforge::Encoder<uint16_t>>(tables, split, how);
+        else
+            wide = std::make_unique<const dataforge::Encoder<uint32_t>>(tables, split, how);
+    }
+
+    template <typename Id>
+    static nb::tuple run(const dataforge::Encoder<Id>& encoder, const TextBatch& texts, size_t num_threads) {
+        dataforge::Encoded<Id> encoded;
+        {
+            nb::gil_scoped_release release;
+            encoded = encoder.encode(texts.views, num_threads);
+        }
+        return nb::make_tuple(array_of(std::move(encoded.ids)), array_of(std::move(encoded.offsets)));
+    }
+
+    nb::tuple encode(const TextBatch& texts, size_t num_threads) const {
+        return narrow ? run(*narrow, texts, num_threads) : run(*wide, texts, num_threads);
+    }
+};
+
+nb::bytes join_tokens(Bytes bytes, Int64s offsets, Uint32s ids) {
+    size_t size = 0;
+    for (size_t i = 0; i < ids.shape(0); ++i) {
+        const uint64_t id = ids.data()[i];
+        if (id + 1 >= offsets.shape(0)) throw std::out_of_range("id " + std::to_string(id) + " is out of range");
+        const int64_t first = offsets.data()[id], last = offsets.data()[id + 1];
+        if (first < 0 || last < first || static_cast<uint64_t>(last) > bytes.shape(0))
+            throw std::invalid_argument("the offsets are out of order");
+        size += static_cast<size_t>(last - first);
+    }
+    PyObject* joined = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
+    if (!joined) throw nb::python_error();
+    char* out = PyBytes_AS_STRING(joined);
+    {
+        nb::gil_scoped_release release;
+        for (size_t i = 0; i < ids.shape(0); ++i) {
+            const uint32_t id = ids.data()[i];
+            const auto length = static_cast<size_t>(offsets.data()[id + 1] - offsets.data()[id]);
+            std::memcpy(out, bytes.data() + offsets.data()[id], length);
+            out += length;
+        }
+    }
+    return nb::steal<nb::bytes>(joined);
+}
+
+void bind_tokenizers(nb::module_& m) {
+    nb::class_<TextBatch>(m, "TextBatch", "Texts that native code reads where they lie.")
+        .def(nb::init<>())
+        .def("add_sequence", &TextBatch::add_sequence, nb::arg("texts"), "Adds a list or tuple of str and bytes.")
+        .def("add_arrow", &TextBatch::add_arrow<int32_t>, nb::arg("offsets").noconvert(), nb::arg("data").noconvert(),
+             "Adds an Arrow array by its offsets and bytes.")
+        .def("add_arrow", &TextBatch::add_arrow<int64_t>, nb::arg("offsets").noconvert(), nb::arg("data").noconvert())
+        .def("__len__", [](const TextBatch& batch) { return batch.views.size(); })
+        .def("num_bytes", [](const TextBatch& batch) {
+            nb::gil_scoped_release release;
+            std::vector<uint8_t> scratch;
+            size_t total = 0;
+            for (const auto& view : batch.views) total += dataforge::utf8_bytes(view, scratch).size();
+            return total;
+        }, "Bytes of all texts in UTF-8.");
+
+    m.def("split", [](const TextBatch& texts, const std::string& pattern_name) {
+        const auto pattern = dataforge::pattern_named(pattern_name);
+        std::vector<int64_t> ends;
+        {
+            nb::gil_scoped_release release;
+            std::vector<uint8_t> scratch;
+            int64_t end = 0;
+            for (const auto& view : texts.views) {
+                const auto text = dataforge::utf8_bytes(view, scratch);
+                dataforge::for_each_pretoken(pattern, text.begin, text.end, [&](const uint8_t* p, const uint8_t* q) {
+                    ends.push_back(end += q - p);
+                });
+            }
+        }
+        return array_of(std::move(ends));
+    }, nb::arg("texts"), nb::arg("pattern"), "Ends of the pre-tokens in the texts' bytes, one text behind the other.");
+
+    nb::class_<dataforge::WordCounts>(m, "WordCounts", "How often each pre-token occurs.")
+        .def(nb::init<>())
+        .def("add", [](dataforge::WordCounts& counts, const TextBatch& texts, const std::string& pattern_name, size_t threads) {
+            const auto pattern = dataforge::pattern_named(pattern_name);
+            nb::gil_scoped_release release;
+            dataforge::count_words(texts.views, pattern, threads, counts);
+        }, nb::arg("texts"), nb::arg("pattern"), nb::arg("num_threads"), "Splits the texts and counts their pre-tokens.")
+        .def("add_counts", [](dataforge::WordCounts& into, Bytes bytes, Int64s offsets, Int64s counts) {
+            nb::gil_scoped_release release;
+            const uint8_t* readable = bytes.data() + bytes.shape(0);
+            for (const auto& word : counted_words(bytes, offsets, counts)) into.add(word.data, word.size, word.count, readable);
+        }, nb::arg("bytes"), nb::arg("offsets"), nb::arg("counts"), "Adds words with their counts.")
+        .def("__len__", &dataforge::WordCounts::size)
+        .def("sorted", &sorted_words, "All words in order of their bytes: bytes, offsets [n + 1], counts [n].");
+
+    m.def("train_merges", &train_merges, nb::arg("bytes"), nb::arg("offsets"), nb::arg("counts"), nb::arg("vocab_size"),
+          nb::arg("num_special_tokens"), nb::arg("scaffold"),
+          "Left and right child of each merge, scaffold flag and frequency of each id, events [4 n], whether it ran dry.");
+
+    nb::class_<AnyEncoder>(m, "Encoder", "A vocabulary with a way to segment: texts to ids.")
+        .def(nb::init<nb::list, Bytes, Uint32s, Int32Rows, uint32_t, bool, const std::string&, const std::string&>(),
+             nb::arg("tokens"), nb::arg("in_text"), nb::arg("byte_ids"), nb::arg("merges"), nb::arg("num_model_ids"),
+             nb::arg("whole_words_first"), nb::arg("pattern"), nb::arg("kind"))
+        .def("encode", &AnyEncoder::encode, nb::arg("texts"), nb::arg("num_threads"),
+             "Ids of all texts, uint16 or uint32, and their offsets [n + 1].");
+
+    m.def("join_tokens", &join_tokens, nb::arg("bytes"), nb::arg("offsets"), nb::arg("ids"), "The bytes of the ids' tokens.");
+}
+
+}  // namespace
+
 // ---- the module --------------------------------------------------------------------------------------------------
 
 NB_MODULE(_native, m) {
     m.doc() = "dataforge's CPU code in C++";
     bind_shards(m);
+    bind_tokenizers(m);
 }

@@ -1,0 +1,218 @@
+#include <algorithm>
+#include <bit>
+
+#include "hashing.hpp"
+#include "segmenter.hpp"
+
+namespace dataforge {
+namespace {
+
+constexpr uint32_t kNone = ~0u;
+
+// Places of a word in use, with the next one at or after a place found in a few steps: bits, and bits over words of bits.
+class PlaceSet {
+public:
+    explicit PlaceSet(size_t size) {
+        do {
+            size = (size + 63) / 64;
+            levels_.emplace_back(size, 0);
+        } while (size > 1);
+    }
+    void insert(size_t place) {
+        for (auto& level : levels_) {
+            level[place / 64] |= 1ull << place % 64;
+            place /= 64;
+        }
+    }
+    // The least member at or after `place`, or `otherwise`.
+    size_t next(size_t place, size_t otherwise) const {
+        for (size_t up = 0; up < levels_.size(); ++up) {
+            if (place / 64 >= levels_[up].size()) return otherwise;
+            const uint64_t rest = levels_[up][place / 64] >> place % 64;
+            if (rest == 0) {
+                place = place / 64 + 1;
+                continue;
+            }
+            place += static_cast<size_t>(std::countr_zero(rest));
+            while (up-- > 0) place = place * 64 + static_cast<size_t>(std::countr_zero(levels_[up][place]));
+            return place;
+        }
+        return otherwise;
+    }
+
+private:
+    std::vector<std::vector<uint64_t>> levels_;
+};
+
+}  // namespace
+
+LongestFirstSegmenter::LongestFirstSegmenter(const VocabularyTables& vocabulary) {
+    const auto& tokens = vocabulary.tokens;
+    size_.assign(tokens.size(), 0);
+    prefix_.assign(tokens.size(), kNone);
+    std::vector<uint32_t> ids;    // that text can become, in order of their bytes: prefixes come right before
+    size_t num_bytes = 1;
+    for (uint32_t id = 0; id < vocabulary.num_model_ids; ++id) {
+        size_[id] = static_cast<uint32_t>(tokens[id].size());
+        if (!vocabulary.in_text[id]) continue;
+        ids.push_back(id);
+        num_bytes += tokens[id].size();
+    }
+    std::sort(ids.begin(), ids.end(), [&](uint32_t a, uint32_t b) { return tokens[a] < tokens[b]; });
+    std::vector<uint32_t> open;    // tokens that are prefixes of one another, the shortest first
+    for (const uint32_t id : ids) {
+        while (!open.empty() && !tokens[id].starts_with(tokens[open.back()])) open.pop_back();
+        if (!open.empty()) prefix_[id] = open.back();
+        open.push_back(id);
+    }
+
+    edges_.resize(power_of_two_at_least(2 * num_bytes));    // at most one edge a byte
+    mask_ = edges_.size() - 1;
+    fail_.assign(1, 0);
+    best_.assign(1, kNone);
+    struct Child {
+        uint32_t parent;
+        uint8_t byte;
+        uint32_t depth;
+    };
+    std::vector<Child> children(1);    // how each node is reached
+    for (const uint32_t id : ids) {
+        uint32_t node = 0, depth = 0;
+        for (size_t i = tokens[id].size(); i-- > 0;) {
+            const auto byte = static_cast<uint8_t>(tokens[id][i]);
+            ++depth;
+            if (const Edge* found = edge(node, byte)) {
+                node = found->node;
+                continue;
+            }
+            const auto made = static_cast<uint32_t>(best_.size());
+            const uint64_t key = static_cast<uint64_t>(node) << 8 | byte;
+            size_t slot = mix(key, 0x9E3779B97F4A7C15ull) & mask_;
+            while (edges_[slot].key != ~0ull) slot = (slot + 1) & mask_;
+            edges_[slot] = {key, made};
+            if (node == 0) root_[byte] = made;
+            children.push_back({node, byte, depth});
+            best_.push_back(kNone);
+            fail_.push_back(0);
+            node = made;
+        }
+        best_[node] = id;
+    }
+    // Fail links by depth: those of the shallower nodes are known when a node's are asked for.
+    std::vector<uint32_t> by_depth(best_.size() - 1);
+    for (uint32_t i = 0; i < by_depth.size(); ++i) by_depth[i] = i + 1;
+    std::stable_sort(by_depth.begin(), by_depth.end(),
+                     [&](uint32_t a, uint32_t b) { return children[a].depth < children[b].depth; });
+    for (const uint32_t node : by_depth) {
+        const auto [parent, byte, depth] = children[node];
+        if (depth > 1) fail_[node] = step(fail_[parent], byte);
+        if (best_[node] == kNone) best_[node] = best_[fail_[node]];
+    }
+}
+
+const LongestFirstSegmenter::Edge* LongestFirstSegmenter::edge(uint32_t node, uint8_t byte) const {
+    const uint64_t key = static_cast<uint64_t>(node) << 8 | byte;
+    for (size_t slot = mix(key, 0x9E3779B97F4A7C15ull) & mask_;; slot = (slot + 1) & mask_) {
+        if (edges_[slot].key == key) return &edges_[slot];
+        if (edges_[slot].key == ~0ull) return nullptr;
+    }
+}
+
+uint32_t LongestFirstSegmenter::step(uint32_t node, uint8_t byte) const {
+    for (; node != 0; node = fail_[node])
+        if (const Edge* found = edge(node, byte)) return found->node;
+    return root_[byte];
+}
+
+size_t LongestFirstSegmenter::segment(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const {
+    return size <= 64 ? short_word(word, size, out) : long_word(word, size, scratch, out);
+}
+
+// Up to 64 places: what is taken is one integer, and the next place to look at is found by looking at all.
+size_t LongestFirstSegmenter::short_word(const uint8_t* word, size_t size, uint32_t* out) const {
+    uint32_t token[64], length[64];    // the longest token that starts at each place and is still in question
+    uint32_t node = 0;
+    for (size_t i = size; i-- > 0;) {
+        node = step(node, word[i]);
+        token[i] = best_[node];
+        length[i] = size_[token[i]];
+    }
+    uint64_t taken = 0, starts = 0;
+    while (true) {
+        size_t at = 0;
+        for (size_t i = 1; i < size; ++i)
+            if (length[i] > length[at]) at = i;
+        if (length[at] <= 1) break;
+        const uint64_t window = (length[at] == 64 ? ~0ull : (1ull << length[at]) - 1) << at;
+        if ((taken & window) == 0) {
+            taken |= window;
+            starts |= 1ull << at;
+            std::fill_n(length + at, size_[token[at]], 0);
+            continue;
+        }
+        if (taken >> at & 1) {
+            length[at] = 0;
+            continue;
+        }
+        const auto gap = static_cast<uint32_t>(std::countr_zero(taken >> at));
+        while (size_[token[at]] > gap) token[at] = prefix_[token[at]];    // ends: every byte is a token
+        length[at] = size_[token[at]];
+    }
+    size_t num = 0;
+    for (size_t i = 0; i < size;) {
+        if (starts >> i & 1) {
+            out[num++] = token[i];
+            i += size_[token[i]];
+        } else {
+            out[num++] = best_[root_[word[i]]];
+            ++i;
+        }
+    }
+    return num;
+}
+
+// The same with a queue and sets of places.
+size_t LongestFirstSegmenter::long_word(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const {
+    auto& token = scratch.a;
+    auto& queue = scratch.heap;    // length << 32 | ~place: the longest, then the leftmost
+    token.resize(size);
+    queue.clear();
+    const auto entry = [&](size_t i) { return static_cast<uint64_t>(size_[token[i]]) << 32 | (~static_cast<uint32_t>(i)); };
+    uint32_t node = 0;
+    for (size_t i = size; i-- > 0;) {
+        node = step(node, word[i]);
+        token[i] = best_[node];
+        if (size_[token[i]] > 1) queue.push_back(entry(i));
+    }
+    std::make_heap(queue.begin(), queue.end());
+    std::vector<uint8_t> taken(size, 0);
+    PlaceSet starts(size);
+    while (!queue.empty()) {
+        std::pop_heap(queue.begin(), queue.end());
+        const uint64_t top = queue.back();
+        queue.pop_back();
+        const size_t at = ~static_cast<uint32_t>(top);
+        const size_t length = top >> 32;
+        if (taken[at]) continue;
+        // What was taken so far is at least as long, so inside this window it could only begin, not lie.
+        const size_t gap = starts.next(at, size) - at;
+        if (length <= gap) {
+            std::fill_n(taken.begin() + static_cast<ptrdiff_t>(at), length, uint8_t{1});
+            starts.insert(at);
+            continue;
+        }
+        while (size_[token[at]] > gap) token[at] = prefix_[token[at]];
+        if (size_[token[at]] <= 1) continue;
+        queue.push_back(entry(at));
+        std::push_heap(queue.begin(), queue.end());
+    }
+    size_t num = 0;
+    for (size_t i = 0; i < size;) {
+        out[num++] = taken[i] ? token[i] : best_[root_[word[i]]];
+        i += taken[i] ? size_[token[i]] : 1;
+    }
+    scratch.shrink();
+    return num;
+}
+
+}  // namespace dataforge
