@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import xxhash
 
 from dataforge.corpus.sort_by_hash import ROWS_IN_MEMORY, sorted_buckets
 from dataforge.errors import DuplicateId
@@ -18,7 +18,7 @@ _ROW = np.dtype([("hash", "<u8"), ("row", "<i8")])
 def refuse_duplicate_ids(paths: Sequence[Path], *, rows_in_memory: int = ROWS_IN_MEMORY) -> None:
     """Raise DuplicateId if two rows of these root parts share an id.
 
-    Candidates are found by a 64-bit hash of the id (XXH3), then compared by the id itself.
+    Candidates are found by a 64-bit hash of the id (BLAKE2b), then compared by the id itself.
     """
     starts = np.concatenate([[0], np.cumsum([pq.read_metadata(path).num_rows for path in paths])]).astype(np.int64)
 
@@ -36,12 +36,16 @@ def refuse_duplicate_ids(paths: Sequence[Path], *, rows_in_memory: int = ROWS_IN
                 )
 
 
+def _hash(document_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(document_id.encode(), digest_size=8).digest(), "little")
+
+
 def _hashes(path: Path, first: int) -> np.ndarray:
     with pq.ParquetFile(path) as file:
         batches = file.iter_batches(columns=["id"], use_threads=False)
         ids = [told for batch in batches for told in batch.column(0).to_pylist()]
     rows = np.empty(len(ids), dtype=_ROW)
-    rows["hash"] = [xxhash.xxh3_64_intdigest(told.encode()) for told in ids]
+    rows["hash"] = [_hash(told) for told in ids]
     rows["row"] = np.arange(first, first + len(ids))
     return rows
 

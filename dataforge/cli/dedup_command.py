@@ -1,0 +1,5 @@
+"""`dataforge dedup`."""
+
+from dataforge.cli.step_command import step_command
+
+command = step_command("dedup")

@@ -1,0 +1,5 @@
+"""`dataforge pack`."""
+
+from dataforge.cli.step_command import step_command
+
+command = step_command("pack")
