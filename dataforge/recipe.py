@@ -53,9 +53,7 @@ def load_recipe(path: Path | str) -> Recipe:
         raise InputError("there is no such recipe", where=str(path), hint="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"the recipe is no TOML: {error}", where=str(path), hint="see docs/recipes.md") from error
-    name = tables.pop("name", path.stem)
-    if not isinstance(name, str):
-        raise ConfigError(f"name must be text, got {name!r}", where=str(path))
+    name = _name(tables.pop("name", path.stem), path)
     for table in tables:
         if table not in STEPS:
             raise unknown("recipe table", table, [*STEPS, "name"], where=str(path))
@@ -74,7 +72,14 @@ def load_recipe(path: Path | str) -> Recipe:
     if "ingest" not in configs or not places["ingest"].get("paths"):
         raise ConfigError("the recipe names no files", where=str(path), hint='write [ingest] with paths = ["folder"]')
     _check_chain(configs, path)
-    return Recipe(name=check_name(name), folder=path.parent, path=path, configs=configs, places=places)
+    return Recipe(name=name, folder=path.parent, path=path, configs=configs, places=places)
+
+
+def _name(given: Any, path: Path) -> str:
+    try:
+        return check_name(str(given))
+    except ConfigError as error:
+        raise ConfigError(error.what, where=str(path), hint=error.hint) from error
 
 
 def _check_chain(configs: dict[str, Any], path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import AbstractContextManager
 
 import click
 
 from dataforge.cli.settings import json_option, open_workspace, run_from, run_options, workspace_option
 from dataforge.recipe import load_recipe, run_recipe
+from dataforge.workspace import Artifact, Workspace
 
 
 @click.command("run")
@@ -45,7 +47,7 @@ def command(
             print(artifact.ref)
 
 
-def _serve(workspace, rows):  # type: ignore[no-untyped-def]
+def _serve(workspace: Workspace, rows: Artifact) -> AbstractContextManager[str]:
     from dataforge.services.server import serving
 
     return serving(workspace, rows)

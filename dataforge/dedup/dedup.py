@@ -17,7 +17,11 @@ class DedupConfig:
     """What counts as a copy."""
 
     normalize: tuple[str, ...] = ("nfc", "whitespace")
-    """What two texts may differ in and still be copies: see `TextHashConfig`."""
+    """Any of `nfc` (Unicode normal form C), `whitespace` (runs of white space count as one space) and `casefold`; ()
+    compares bytes."""
+
+    def __post_init__(self) -> None:
+        TextHashConfig(normalize=self.normalize)
 
 
 def dedup(
