@@ -1,13 +1,17 @@
 // What Python sees of the C++ code, one function a subject. Arguments are checked here; the work runs without the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "bpe_train.hpp"
 #include "crc32c.hpp"
@@ -163,6 +167,24 @@ std::vector<dataforge::CountedWord> counted_words(Bytes bytes, Int64s offsets, I
     return words;
 }
 
+// The same, and in ascending order without repeats, with a total that training can add up.
+std::vector<dataforge::CountedWord> words_in_order(Bytes bytes, Int64s offsets, Int64s counts) {
+    auto words = counted_words(bytes, offsets, counts);
+    uint64_t symbols = 0;
+    for (size_t i = 0; i < words.size(); ++i) {
+        const auto count = static_cast<uint64_t>(words[i].count);
+        if (words[i].size > ((uint64_t{1} << 62) - symbols) / count)
+            throw std::length_error("the counts add up to more than 2^62 bytes");
+        symbols += words[i].size * count;
+        if (i == 0) continue;
+        const auto &a = words[i - 1], &b = words[i];
+        const int order = std::memcmp(a.data, b.data, std::min(a.size, b.size));
+        if (order > 0 || (order == 0 && a.size >= b.size))
+            throw std::invalid_argument("word " + std::to_string(i) + " is out of order");
+    }
+    return words;
+}
+
 nb::tuple sorted_words(const dataforge::WordCounts& counts) {
     std::vector<uint8_t> bytes;
     std::vector<int64_t> offsets{0}, numbers;
@@ -182,19 +204,7 @@ nb::tuple train_merges(Bytes bytes, Int64s offsets, Int64s counts, size_t vocab_
     dataforge::TrainedMerges trained;
     {
         nb::gil_scoped_release release;
-        const auto words = counted_words(bytes, offsets, counts);
-        uint64_t symbols = 0;
-        for (size_t i = 0; i < words.size(); ++i) {
-            const auto count = static_cast<uint64_t>(words[i].count);
-            if (words[i].size > ((uint64_t{1} << 62) - symbols) / count)
-                throw std::length_error("the counts add up to more than 2^62 bytes");
-            symbols += words[i].size * count;
-            if (i == 0) continue;
-            const auto &a = words[i - 1], &b = words[i];
-            const int order = std::memcmp(a.data, b.data, std::min(a.size, b.size));
-            if (order > 0 || (order == 0 && a.size >= b.size))
-                throw std::invalid_argument("word " + std::to_string(i) + " is out of order");
-        }
+        const auto words = words_in_order(bytes, offsets, counts);
         trained = dataforge::train_merges(words, vocab_size, num_special_tokens, scaffold);
     }
     std::vector<int64_t> events;
@@ -205,6 +215,16 @@ nb::tuple train_merges(Bytes bytes, Int64s offsets, Int64s counts, size_t vocab_
                           array_of(std::move(events)), trained.ran_dry);
 }
 
+std::vector<std::string> strings_of(nb::list tokens) {
+    std::vector<std::string> strings;
+    strings.reserve(tokens.size());
+    for (nb::handle token : tokens) {
+        const auto bytes = nb::cast<nb::bytes>(token);
+        strings.emplace_back(bytes.c_str(), bytes.size());
+    }
+    return strings;
+}
+
 // Two encoders in one Python class: ids of two bytes where the vocabulary allows it.
 struct AnyEncoder {
     std::unique_ptr<const dataforge::Encoder<uint16_t>> narrow;
@@ -213,10 +233,7 @@ struct AnyEncoder {
     AnyEncoder(nb::list tokens, Bytes in_text, Uint32s byte_ids, Int32Rows merges, uint32_t num_model_ids,
                bool whole_words_first, const std::string& pattern, const std::string& kind) {
         dataforge::VocabularyTables tables;
-        for (nb::handle token : tokens) {
-            const auto bytes = nb::cast<nb::bytes>(token);
-            tables.tokens.emplace_back(bytes.c_str(), bytes.size());
-        }
+        tables.tokens = strings_of(tokens);
         const size_t num = tables.tokens.size();
         if (in_text.shape(0) != num || num_model_ids > num || byte_ids.shape(0) != 256 || merges.shape(1) != 3)
             throw std::invalid_argument("the vocabulary's tables differ in size");
@@ -261,6 +278,35 @@ struct AnyEncoder {
         return narrow ? run(*narrow, texts, num_threads) : run(*wide, texts, num_threads);
     }
 };
+
+// The merges that text can reach, as rows (left, right, id, rank). `pairs` lists the allowed ones in order of rank; without
+// it any pair that spells a token is allowed and ranks as that token's id, which is tiktoken's rule.
+nb::object reachable_merges(nb::list tokens, Uint32s byte_ids, std::optional<Int32Rows> pairs) {
+    using dataforge::RankSegmenter;
+    const auto spellings = strings_of(tokens);
+    if (byte_ids.shape(0) != 256 || (pairs && pairs->shape(1) != 2)) throw std::invalid_argument("the tables differ in size");
+    std::vector<int64_t> rows;
+    {
+        nb::gil_scoped_release release;
+        std::vector<uint32_t> by_size(spellings.size());
+        for (uint32_t id = 0; id < by_size.size(); ++id) by_size[id] = id;
+        std::stable_sort(by_size.begin(), by_size.end(),
+                         [&](uint32_t a, uint32_t b) { return spellings[a].size() < spellings[b].size(); });
+        std::unordered_map<uint64_t, uint32_t> rank;
+        for (size_t i = 0; pairs && i < pairs->shape(0); ++i) {
+            const auto left = static_cast<uint32_t>(pairs->data()[2 * i]), right = static_cast<uint32_t>(pairs->data()[2 * i + 1]);
+            rank.emplace(static_cast<uint64_t>(left) << 32 | right, static_cast<uint32_t>(i));
+        }
+        const auto rank_of = [&](uint32_t left, uint32_t right, uint32_t id) -> uint32_t {
+            if (!pairs) return id;
+            const auto found = rank.find(static_cast<uint64_t>(left) << 32 | right);
+            return found == rank.end() ? RankSegmenter::kNoRank : found->second;
+        };
+        for (const auto& merge : RankSegmenter::reachable_merges(spellings, by_size, byte_ids.data(), rank_of))
+            rows.insert(rows.end(), {merge.left, merge.right, merge.id, merge.rank});
+    }
+    return array_of(std::move(rows));
+}
 
 nb::bytes join_tokens(Bytes bytes, Int64s offsets, Uint32s ids) {
     size_t size = 0;
@@ -335,6 +381,10 @@ void bind_tokenizers(nb::module_& m) {
         .def("__len__", &dataforge::WordCounts::size)
         .def("sorted", &sorted_words, "All words in order of their bytes: bytes, offsets [n + 1], counts [n].");
 
+    m.def("check_words", [](Bytes bytes, Int64s offsets, Int64s counts) {
+        nb::gil_scoped_release release;
+        words_in_order(bytes, offsets, counts);
+    }, nb::arg("bytes"), nb::arg("offsets"), nb::arg("counts"), "Raises ValueError unless words can be trained on.");
     m.def("train_merges", &train_merges, nb::arg("bytes"), nb::arg("offsets"), nb::arg("counts"), nb::arg("vocab_size"),
           nb::arg("num_special_tokens"), nb::arg("scaffold"),
           "Left and right child of each merge, scaffold flag and frequency of each id, events [4 n], whether it ran dry.");
@@ -346,6 +396,8 @@ void bind_tokenizers(nb::module_& m) {
         .def("encode", &AnyEncoder::encode, nb::arg("texts"), nb::arg("num_threads"),
              "Ids of all texts, uint16 or uint32, and their offsets [n + 1].");
 
+    m.def("reachable_merges", &reachable_merges, nb::arg("tokens"), nb::arg("byte_ids"), nb::arg("pairs") = nb::none(),
+          "The merges that text can reach, (left, right, id, rank) one behind the other, in order of the tokens' length.");
     m.def("join_tokens", &join_tokens, nb::arg("bytes"), nb::arg("offsets"), nb::arg("ids"), "The bytes of the ids' tokens.");
 }
 

@@ -15,18 +15,25 @@ void Scratch::shrink() {
     if (heap.capacity() > kKeep) std::vector<uint64_t>().swap(heap);
 }
 
-RankSegmenter::RankSegmenter(const VocabularyTables& vocabulary) : num_model_ids_(vocabulary.num_model_ids) {
-    std::copy(std::begin(vocabulary.byte_ids), std::end(vocabulary.byte_ids), byte_ids_);
-    pairs_.resize(power_of_two_at_least(2 * vocabulary.merges.size() + 2));
-    mask_ = pairs_.size() - 1;
+RankSegmenter::RankSegmenter(const uint32_t* byte_ids, size_t num_merges, uint32_t num_model_ids)
+    : pairs_(power_of_two_at_least(2 * num_merges + 2)), mask_(pairs_.size() - 1), num_model_ids_(num_model_ids) {
+    std::copy(byte_ids, byte_ids + 256, byte_ids_);
+}
+
+void RankSegmenter::add(uint32_t left, uint32_t right, uint32_t rank, uint32_t id) {
+    const uint64_t pair = static_cast<uint64_t>(left) << 32 | right;
+    size_t slot = mix(pair, 0x9E3779B97F4A7C15ull) & mask_;
+    while (pairs_[slot].pair != ~0ull) slot = (slot + 1) & mask_;
+    pairs_[slot] = {pair, rank, id};
+}
+
+RankSegmenter::RankSegmenter(const VocabularyTables& vocabulary)
+    : RankSegmenter(vocabulary.byte_ids, vocabulary.merges.size(), vocabulary.num_model_ids) {
     // id -> its parts among the model's tokens; a merge's children come earlier in rank order.
     std::vector<std::vector<uint32_t>> parts(vocabulary.tokens.size() - num_model_ids_);
     for (size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
         const auto [left, right, id] = vocabulary.merges[rank];
-        const uint64_t pair = static_cast<uint64_t>(left) << 32 | right;
-        size_t slot = mix(pair, 0x9E3779B97F4A7C15ull) & mask_;
-        while (pairs_[slot].pair != ~0ull) slot = (slot + 1) & mask_;
-        pairs_[slot] = {pair, static_cast<uint32_t>(rank), id};
+        add(left, right, static_cast<uint32_t>(rank), id);
         if (id < num_model_ids_) continue;
         auto& own = parts[id - num_model_ids_];
         if (!own.empty()) throw std::invalid_argument("a scaffold is made by two merges");

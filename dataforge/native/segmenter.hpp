@@ -37,11 +37,25 @@ public:
     virtual size_t segment(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const = 0;
 };
 
+struct RankedMerge {
+    uint32_t left, right, id, rank;
+};
+
 // Merges by rank over all of E, leftmost first among equals; then each scaffold gives way to its parts, recursively.
 class RankSegmenter final : public Segmenter {
 public:
     explicit RankSegmenter(const VocabularyTables& vocabulary);
     size_t segment(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const override;
+
+    // For tokens given in ascending length: the one merge that can make each from text, if any. A merge is a rule about two
+    // neighbours, so inside the bytes of a token nothing but shorter merges can have happened before its own: what those
+    // leave of the token's bytes, if it is two parts, is the pair. `rank_of(left, right, id)` gives the pair's rank, or
+    // kNoRank where it is not allowed.
+    template <typename RankOf>
+    static std::vector<RankedMerge> reachable_merges(const std::vector<std::string>& tokens,
+                                                     const std::vector<uint32_t>& ids_by_size,
+                                                     const uint32_t* byte_ids, RankOf&& rank_of);
+    static constexpr uint32_t kNoRank = ~0u;
 
 private:
     struct Slot {
@@ -49,8 +63,8 @@ private:
         uint32_t rank = ~0u;
         uint32_t id = 0;
     };
-    static constexpr uint32_t kNoRank = ~0u;
-
+    RankSegmenter(const uint32_t* byte_ids, size_t num_merges, uint32_t num_model_ids);
+    void add(uint32_t left, uint32_t right, uint32_t rank, uint32_t id);
     const Slot& look_up(uint32_t left, uint32_t right) const;
     size_t short_word(const uint8_t* word, size_t size, uint32_t* out) const;
     size_t long_word(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const;
@@ -64,6 +78,27 @@ private:
     std::vector<uint32_t> part_offsets_, parts_; // of each scaffold: the model's tokens it gives way to
     std::unordered_map<std::string, uint32_t> whole_words_;
 };
+
+template <typename RankOf>
+std::vector<RankedMerge> RankSegmenter::reachable_merges(const std::vector<std::string>& tokens,
+                                                         const std::vector<uint32_t>& ids_by_size,
+                                                         const uint32_t* byte_ids, RankOf&& rank_of) {
+    RankSegmenter shorter(byte_ids, ids_by_size.size(), static_cast<uint32_t>(tokens.size()));
+    std::vector<RankedMerge> merges;
+    std::vector<uint32_t> parts;
+    Scratch scratch;
+    for (const uint32_t id : ids_by_size) {
+        const std::string& token = tokens[id];
+        if (token.size() < 2) continue;
+        if (parts.size() < token.size()) parts.resize(token.size());
+        if (shorter.segment(reinterpret_cast<const uint8_t*>(token.data()), token.size(), scratch, parts.data()) != 2) continue;
+        const uint32_t rank = rank_of(parts[0], parts[1], id);
+        if (rank == kNoRank) continue;
+        shorter.add(parts[0], parts[1], rank, id);
+        merges.push_back({parts[0], parts[1], id, rank});
+    }
+    return merges;
+}
 
 // The window: the longest token anywhere in the word first, the leftmost among equals, until single bytes are left.
 //
