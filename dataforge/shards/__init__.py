@@ -1,4 +1,4 @@
-"""Token shards, what `tokenize` writes: in document order, blind to clusters and plans, checksums on every page."""
+"""Token shards: tokens in document order, checksums on every page, blind to plans. `shards.tokenize` has the step."""
 
 from dataforge.shards.reader import Shards
 from dataforge.shards.writer import ShardWriter, write_index

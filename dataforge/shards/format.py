@@ -97,8 +97,8 @@ class IndexFields:
         return INDEX.fields.pack(*astuple(self))
 
 
-def read_index(folder: Path) -> tuple[IndexFields, list[str], np.ndarray]:
-    """Fields, part names and the table of parts (int64, `INDEX_COLUMNS`) of a shards artifact's folder.
+def read_index(folder: Path) -> tuple[IndexFields, int, list[str], np.ndarray]:
+    """Fields, page bytes, part names and table of parts (int64, `INDEX_COLUMNS`) of a shards artifact's folder.
 
     Raises:
         FormatError, ChecksumMismatch: the index is not what was written.
@@ -126,4 +126,4 @@ def read_index(folder: Path) -> tuple[IndexFields, list[str], np.ndarray]:
     totals = (fields.num_documents, fields.num_tokens, fields.text_bytes)
     if tuple(table[:, 2:5].sum(axis=0).tolist()) != totals:
         raise file.fail("lists parts that do not add up to its totals")
-    return fields, names, table
+    return fields, file.page_bytes, names, table

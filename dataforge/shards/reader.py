@@ -13,7 +13,7 @@ import numpy as np
 from dataforge.errors import ChecksumMismatch, ConfigError, FormatError, InputError, WorkspaceError
 from dataforge.shards.container import SealedFile, padded, place_of
 from dataforge.shards.crc32c import native
-from dataforge.shards.format import PAGE_BYTES, SHARD, ShardFields, dtype_of, read_index
+from dataforge.shards.format import SHARD, ShardFields, dtype_of, read_index
 
 GATHER_DTYPES = ("int64", "int32", "uint32", "uint16")
 
@@ -32,14 +32,14 @@ class Shards:
 
     def __init__(self, artifact_or_folder: Any) -> None:
         self.folder = Path(getattr(artifact_or_folder, "path", artifact_or_folder))
-        self._fields, self._names, self._table = read_index(self.folder)
+        self._fields, self._page_bytes, self._names, self._table = read_index(self.folder)
         self.dtype = dtype_of(self._fields.vocab_size)
         holders = np.flatnonzero(self._table[:, 2] > 0)  # parts that hold a document
         self._holders, self._firsts = holders, self._table[holders, 0].copy()
         self._parts: list[_Part | None] = [None] * len(self._names)
         self._address = np.zeros(len(self._names), np.uint64)
         self._num_tokens = self._table[:, 3].copy()
-        pages = [-(-padded(int(tokens) * self.dtype.itemsize) // PAGE_BYTES) for tokens in self._num_tokens]
+        pages = [-(-padded(int(tokens) * self.dtype.itemsize) // self._page_bytes) for tokens in self._num_tokens]
         self._page_base = np.concatenate([[0], np.cumsum(pages)]).astype(np.int64)
         self._checked = np.zeros(int(self._page_base[-1]), bool)
 
@@ -114,8 +114,8 @@ class Shards:
         if not held.all():
             part, start, length = part[held], start[held], length[held]
         item = self.dtype.itemsize
-        first = self._page_base[part] + start * item // PAGE_BYTES
-        last = self._page_base[part] + ((start + length) * item - 1) // PAGE_BYTES
+        first = self._page_base[part] + start * item // self._page_bytes
+        last = self._page_base[part] + ((start + length) * item - 1) // self._page_bytes
         doubtful = np.flatnonzero(~(self._checked[first] & self._checked[last]) | (last - first > 1))
         for i in doubtful.tolist():
             begin, end = int(first[i]), int(last[i]) + 1
@@ -195,7 +195,7 @@ class Shards:
         part = self._parts[index]
         if part is None:
             try:
-                part = _Part(self.folder / self._names[index], self._table[index])
+                part = _Part(self.folder / self._names[index], self._table[index], self._page_bytes)
             except OSError as error:
                 raise WorkspaceError(
                     f"{self._names[index]} cannot be mapped: {error.strerror}",
@@ -210,21 +210,21 @@ class Shards:
 class _Part:
     """One mapped shard."""
 
-    def __init__(self, path: Path, told: np.ndarray) -> None:
+    def __init__(self, path: Path, told: np.ndarray, page_bytes: int) -> None:
         if not path.is_file():
             raise FormatError(
                 f"{path.name} is missing", where=place_of(path), hint="`dataforge verify` says what is gone"
             )
         self.file = SealedFile(path, SHARD)
         self.fields = ShardFields.of(self.file)
-        if self.file.header_sum != int(told[5]) or self.file.page_bytes != PAGE_BYTES:
+        if self.file.header_sum != int(told[5]) or self.file.page_bytes != page_bytes:
             raise ChecksumMismatch(
                 f"{path.name} is another shard (header {self.file.header_sum:08x}) than is listed ({int(told[5]):08x})",
                 where=place_of(path),
                 hint="the file was swapped or made by another run; `dataforge tokenize --remake` writes it again",
             )
         self.tokens = self.file.paged()
-        self._items = PAGE_BYTES // self.tokens.itemsize
+        self._items = page_bytes // self.tokens.itemsize
         self._dense = self.fields.last_number - self.fields.first_number + 1 == self.fields.num_documents
 
     @cached_property
