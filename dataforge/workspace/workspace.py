@@ -52,7 +52,11 @@ class Workspace:
 
     def artifacts(self, kind: str | None = None) -> list[Artifact]:
         """All whole artifacts, or those of one kind, by kind and folder name."""
-        return [Artifact.at(folder) for folder in self._folders(kind) if (folder / "manifest.json").is_file()]
+        return [Artifact.at(folder) for folder in self.folders(kind)]
+
+    def folders(self, kind: str | None = None) -> list[Path]:
+        """The folders of all whole artifacts, or of one kind's, by kind and name; no manifest is read."""
+        return [folder for folder in self._folders(kind) if (folder / "manifest.json").is_file()]
 
     def unfinished(self) -> list[dict[str, Any]]:
         """What was begun and has no manifest: its request with `ref` and the number of `done` parts."""
