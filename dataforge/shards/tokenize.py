@@ -69,7 +69,7 @@ class Tokenize:
         ) as writer:
             text_bytes = 0
             for numbers, texts, sizes in _texts(documents):
-                token_ids, offsets = worker.encode_batch(texts.to_pylist())
+                token_ids, offsets = worker.encode_batch(texts)
                 writer.add_batch(numbers, token_ids, offsets, sizes)
                 text_bytes += int(sizes.sum())
         told = {"documents": writer.num_documents, "bytes": text_bytes}
