@@ -60,7 +60,7 @@ class Tokenizer:
         return f"Tokenizer({self.vocab_size:,} ids{scaffolds}, {self.encoder}, {self.vocabulary.pattern})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_from_file, (self._file(),))
+        return (_from_file, (self.to_bytes(),))
 
     # -- what is in it
 
@@ -249,7 +249,8 @@ class Tokenizer:
         """The same vocabulary and ids with the encoder `bpe` or `lbpe`."""
         return Tokenizer(self.vocabulary, encoder=encoder, bos=self.bos, eos=self.eos)
 
-    def _file(self) -> bytes:
+    def to_bytes(self) -> bytes:
+        """The content of the tokenizer's file."""
         policy = {"encoder": self.encoder, "bos": self.bos, "eos": self.eos}
         return write_file({"kind": "dataforge-tokenizer", **policy, **self.vocabulary.to_json()})
 
@@ -264,7 +265,7 @@ class Tokenizer:
             file = file / FILE
         file.parent.mkdir(parents=True, exist_ok=True)
         beside = file.with_name(f".{file.name}.{os.getpid()}")
-        beside.write_bytes(self._file())
+        beside.write_bytes(self.to_bytes())
         os.replace(beside, file)
         return file
 
