@@ -71,7 +71,10 @@ def make(workspace: Workspace, stage: Stage, inputs: Inputs, *, name: str, run: 
     tally["made"] = len(missing)
     run.progress.begin(f"{stage.kind}/{folder.name}", len(parts), len(parts) - len(missing))
     if missing:
-        (run.runner or InProcess()).run(stage, inputs, folder, missing, run.progress.part)
+        try:
+            (run.runner or InProcess()).run(stage, inputs, folder, missing, run.progress.part)
+        finally:
+            files.sweep(folder)  # what worker processes left that died on the way
     records = [files.read_json(_sidecar(folder, part)) for part in parts]
     out = Out(folder, getattr(stage, "content", content_of_file))
     counts = sum((Counts.from_json(record["counts"]) for record in records), Counts())

@@ -24,14 +24,18 @@ def make_part(stage: Stage, worker: Any, part: Part, folder: Path) -> dict[str, 
     """
     began = time.perf_counter()
     out = PartOut(folder, part, getattr(stage, "step", stage.kind))
-    counts = stage.run_part(worker, part, out)
-    content = getattr(stage, "content", content_of_file)
-    told = {"rows": counts.made.get("documents", 0), "key": part.key, "counts": counts.to_json()}
-    environment = environment_of(stage)
-    if environment:
-        told["environment"] = environment
-    told["seconds"] = round(time.perf_counter() - began, 4)
-    return publish_part(folder, out.path, part.name, told, out.close(), content, f"{part.stem}.json")
+    try:
+        counts = stage.run_part(worker, part, out)
+        content = getattr(stage, "content", content_of_file)
+        told = {"rows": counts.made.get("documents", 0), "key": part.key, "counts": counts.to_json()}
+        environment = environment_of(stage)
+        if environment:
+            told["environment"] = environment
+        told["seconds"] = round(time.perf_counter() - began, 4)
+        return publish_part(folder, out.path, part.name, told, out.close(), content, f"{part.stem}.json")
+    except BaseException:
+        out.discard()
+        raise
 
 
 def environment_of(stage: Stage) -> dict[str, Any] | None:

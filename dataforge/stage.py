@@ -95,6 +95,11 @@ class PartOut:
             pq.write_table(pa.Table.from_pylist(self._dropped, schema=LEDGER), path, compression="zstd")
         return self._attached
 
+    def discard(self) -> None:
+        """Remove what was written, after an error."""
+        for path in (self.path, *(path for path, _ in self._attached)):
+            path.unlink(missing_ok=True)
+
 
 class Out:
     """Where `finish` writes further parts. Each appears whole; after a kill, `has` says which are there."""

@@ -50,11 +50,15 @@ def replace(temporary_path: Path, final: Path) -> None:
 def write_json(final: Path, value: Any, *, replacing: bool = False) -> bool:
     """Publish `value` as indented JSON under `final`. Returns False if the name was taken and `replacing` is off."""
     path = temporary(final)
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if replacing:
-        replace(path, final)
-        return True
-    return publish(path, final)
+    try:
+        path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if replacing:
+            replace(path, final)
+            return True
+        return publish(path, final)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> Any:
