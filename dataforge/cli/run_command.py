@@ -48,6 +48,6 @@ def command(
 
 
 def _serve(workspace: Workspace, rows: Artifact) -> AbstractContextManager[str]:
-    from dataforge.services.server import serving
+    from dataforge.services.beside import serving
 
     return serving(workspace, rows)
