@@ -46,9 +46,9 @@ class Members:
             if len(header) < _HEADER.size or header[:8] != MAGIC:
                 raise FormatError("this is no member index", where=str(self.path), hint="make the plan again")
             _, version, checksum, clusters, documents = _HEADER.unpack(header)
-            if version > VERSION:
+            if version != VERSION:
                 raise FormatError(
-                    f"the member index has version {version}, this dataforge reads up to {VERSION}",
+                    f"the member index has version {version}, this dataforge reads {VERSION}",
                     where=str(self.path),
                     hint="install a newer dataforge-lm",
                 )

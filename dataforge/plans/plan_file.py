@@ -77,9 +77,12 @@ def read_plan(folder: Path) -> SamplingPlan:
         )
     try:
         plan = _plan(told, folder)
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"the plan lacks or misstates something: {error!r}", where=str(path)) from error
-    if _segments(plan.order) != told["segments"] or plan.num_draws != told["num_draws"]:
+        follows = _segments(plan.order) == told["segments"] and plan.num_draws == told["num_draws"]
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise FormatError(
+            f"the plan lacks or misstates something: {error!r}", where=str(path), hint="make the plan again"
+        ) from error
+    if not follows:
         raise FormatError(
             "the plan's segments do not follow from its draws",
             where=str(path),
@@ -95,35 +98,45 @@ def read_plan(folder: Path) -> SamplingPlan:
 
 
 def _plan(told: dict[str, Any], folder: Path) -> SamplingPlan:
-    def ints(name: str) -> Any:
-        values = told["clusters"][name]
-        array = None if values is None else np.array(values, dtype=np.int64)
-        if array is not None:
-            array.setflags(write=False)
-        return array
-
-    sizes, rates = ints("sizes"), told["clusters"]["rates"]
-    weights, floors = ints("weights"), ints("floors")
+    sizes, draws, caps = (_list(told, name, np.int64) for name in ("sizes", "draws", "caps"))
+    weights, floors, tokens = (_list(told, name, np.int64) for name in ("weights", "floors", "tokens"))
+    rates = _list(told, "rates", np.float64)
+    if sizes is None or draws is None or caps is None or not draws.any():
+        raise ValueError("sizes, draws or caps are missing")
+    if draws[sizes == 0].any() or (rates is not None and not (rates[draws > 0] > 0).all()):
+        raise ValueError("draws of an empty cluster, or without a rate")
     members = folder / "members.bin"
     return SamplingPlan(
         sampler=told["sampler"],
         schedule=told["schedule"],
-        seed=told["seed"],
+        seed=int(told["seed"]),
         unit=told["unit"],
         budget=told["budget"],
         max_repeats=told["max_repeats"],
         level=Fraction(*told["level"]),
         sizes_C=sizes,
-        draws_per_cluster=ints("draws"),
-        caps_C=ints("caps"),
+        draws_per_cluster=draws,
+        caps_C=caps,
         floors_C=np.zeros(len(sizes), np.int64) if floors is None else floors,
         weights_C=np.ones(len(sizes), np.int64) if weights is None else weights,
-        rates_C=None if rates is None else np.array(rates, dtype=np.float64),
-        tokens_C=ints("tokens"),
+        rates_C=rates,
+        tokens_C=tokens,
         boosts={int(cluster): factor for cluster, factor in told["boosts"].items()},
         options=told["options"],
         members=Members(members) if members.is_file() else None,
     )
+
+
+def _list(told: dict[str, Any], name: str, kind: type[np.generic]) -> Any:
+    """One value for each cluster, or None where the file says null."""
+    values = told["clusters"][name]
+    if values is None:
+        return None
+    array = np.array(values, dtype=kind)
+    if array.shape != (len(told["clusters"]["sizes"]),) or not (array >= 0).all():
+        raise ValueError(f"{name} are not one number of 0 or more for each cluster")
+    array.setflags(write=False)
+    return array
 
 
 def _segments(order: Order) -> dict[str, Any]:
