@@ -41,7 +41,7 @@ def test_every_kept_document_is_tokenized_in_order_held_out_ones_too(workspace, 
     numbers = np.concatenate([part.numbers for part in kept.parts])
     assert np.concatenate(list(shards.numbers())).tolist() == numbers.tolist()
     assert set(kept.held_out_numbers()) <= set(numbers)
-    texts = {told["number"]: told["text"] for told in kept.get(numbers, ["text"])}
+    texts = {told["number"]: told["text"] for told in kept.get(numbers.tolist(), ["text"])}
     around = [[] if i is None else [i] for i in (tokenizer.bos_id, tokenizer.eos_id)]
     for number in numbers:
         expected = [*around[0], *tokenizer.encode(texts[int(number)]).tolist(), *around[1]]
