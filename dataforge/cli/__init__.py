@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -65,8 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    return exit_code(lambda: commands.main(arguments, prog_name="dataforge", standalone_mode=False))
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Do the work and return the exit code; errors are printed on stderr."""
     try:
-        result = commands.main(arguments, prog_name="dataforge", standalone_mode=False)
+        result = work()
         return result if isinstance(result, int) else 0
     except click.exceptions.Abort:
         print("interrupted; finished parts are kept, the same command goes on from them", file=sys.stderr)

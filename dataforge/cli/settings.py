@@ -42,7 +42,11 @@ def run_options(function: Command) -> Command:
                 "--on", "where", type=click.Choice(["here", "ray"]), default="here", help="where parts are made"
             ),
             click.option(
-                "--ray-address", default=None, help="a Ray cluster's address; without it a local one is started"
+                "--ray-address",
+                default=None,
+                envvar="RAY_ADDRESS",
+                show_envvar=True,
+                help="a Ray cluster's address; without it a local one is started",
             ),
             click.option("--allow-mixed", is_flag=True, help="go on with parts that another device class made"),
             click.option("--remake", multiple=True, metavar="PART", help="write a damaged part again"),
@@ -62,7 +66,7 @@ def run_from(
     if where == "ray":
         from dataforge.pipelines.ray_runner import RayRunner
 
-        runner = RayRunner(address=ray_address)
+        runner = RayRunner(ray_address, allow_mixed=allow_mixed)
     elif workers > 1:
         from dataforge.runners import ProcessPool
 

@@ -1,0 +1,94 @@
+"""A Ray of our own on this machine: on the loopback address alone, behind a token, without dashboard and telemetry."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from dataforge.errors import MissingDependency
+
+_OBJECT_STORE_BYTES = 128 << 20
+"""Parts go through files; only what a task is told and tells passes through Ray."""
+
+_TOKEN = secrets.token_hex(32)
+"""Ray keeps the first token of a process, so every local Ray of this process has the same."""
+
+_ENVIRONMENT = {
+    # By its name a switch for other systems; set to 0, every Ray process listens on 127.0.0.1 instead of all addresses.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Whoever reaches a Ray port may run code: other users of this machine must not.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": _TOKEN,
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
+"""Settings of `ray.init`: what workers print stays in Ray's own log files."""
+
+
+def load_ray() -> Any:
+    """The module `ray`. Raises MissingDependency."""
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependency("the package `ray` is not installed", hint="pip install 'dataforge-lm[ray]'") from error
+    return ray
+
+
+def start_local_ray(num_cpus: int | None = None, num_gpus: int | None = None) -> Any:
+    """Start a Ray on this machine for this process and return the module `ray`; `ray.shutdown()` stops it.
+
+    It listens on 127.0.0.1 only if this is the first import of `ray` in this process (Ray decides then); the token is
+    asked for in any case. If this process is killed, its Ray ends with it.
+
+    Args:
+        num_cpus: CPUs that Ray may give out; None is all of the machine.
+        num_gpus: GPUs that Ray may give out; None is all of the machine.
+    """
+    with _environment(_ENVIRONMENT):
+        ray = load_ray()
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            **QUIET,
+        )
+    say_on_stderr(ray)
+    return ray
+
+
+def say_on_stderr(ray: Any) -> None:
+    """Let what Ray has to say ("a worker died") go to stderr: Ray prints it to stdout, where answers go.
+
+    Ray has no setting for it; where a later version has no such function, its talk stays where it was.
+    """
+    printing = getattr(ray._private.worker, "print_worker_logs", None)
+    if printing is None or getattr(printing, "on_stderr", False):
+        return
+
+    def print_worker_logs(data: dict[str, Any], sink: Any, *rest: Any) -> None:
+        printing(data, sys.stderr, *rest)
+
+    print_worker_logs.on_stderr = True  # type: ignore[attr-defined]
+    ray._private.worker.print_worker_logs = print_worker_logs
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables for the processes that are started in the block, and put back what was there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
