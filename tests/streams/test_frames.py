@@ -21,7 +21,9 @@ from dataforge.streams.windows import Window, WindowRequest
     large=st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=2),
 )
 def test_a_header_comes_back_as_it_was_sent(kind, small, large):
-    header = Header(kind, small[0] % 2**16, large[0], *small[1:], large[1])
+    names = ("num_rows", "row_length", "payload_bytes", "table_bytes", "body_crc32c", "sequence")
+    told = dict(zip(names, small[1:], strict=True))
+    header = Header(kind, small[0] % 2**16, first_row=large[0], rows_digest=large[1], **told)
     assert len(header.pack()) == frames.HEADER_BYTES
     assert Header.unpack(header.pack(), "here") == header
 

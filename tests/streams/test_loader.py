@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,8 @@ def test_folder_and_server_give_the_same_batches_and_their_union_is_the_rows(
     chain, artifact, steady, world_size, hasty
 ):
     rows = Rows(artifact)
-    found, segments = {}, {}
+    found: dict[int, Any] = {}
+    segments: dict[int, Any] = {}
     for rank in range(world_size):
         share = {"rank": rank, "world_size": world_size, "global_batch": 12}
         with Loader(artifact.path, **share) as near, Loader(steady.url, **share, remote=hasty) as far:
@@ -69,7 +71,7 @@ def test_world_size_and_batch_may_change_at_every_step(chain, artifact, steady, 
     for world_size, global_batch, steps in schedule:
         states, rows = set(), []
         for rank in range(world_size):
-            share = {"rank": rank, "world_size": world_size, "global_batch": global_batch}
+            share: Any = {"rank": rank, "world_size": world_size, "global_batch": global_batch}
             with Loader(source, cursor=cursor, **share, remote=hasty) as loader:
                 for ids, _, _ in _read(loader, steps):
                     rows += ids
@@ -120,7 +122,8 @@ def test_the_state_moves_when_a_batch_is_handed_out_not_when_it_is_read_ahead(ar
 @settings(max_examples=25, deadline=None)
 def test_saving_and_changing_shares_at_any_step_never_loses_or_repeats_a_row(artifact, data):
     """A model: the state is a cursor, and whatever happens the rows handed out are the interval it passed."""
-    state, handed = None, []
+    state: Any = None
+    handed: list[int] = []
     with Loader(artifact.path, global_batch=1) as fresh:
         num_rows = fresh.num_rows
     for _ in range(data.draw(st.integers(1, 5))):
@@ -151,7 +154,7 @@ def test_states_of_other_rows_and_malformed_ones_are_refused(chain, artifact, st
             if source != artifact.path and source != steady.url:
                 with pytest.raises(StreamError, match=r"the state is of [0-9a-f]{12}"):
                     loader.load_state_dict(state)
-            for wrong in (
+            malformed: list[Any] = [
                 None,
                 [],
                 {},
@@ -163,7 +166,8 @@ def test_states_of_other_rows_and_malformed_ones_are_refused(chain, artifact, st
                 {**state, "more": 1},
                 {**state, "rows": 5},
                 {name: told for name, told in state.items() if name != "rows"},
-            ):
+            ]
+            for wrong in malformed:
                 with pytest.raises(StreamError):
                     loader.load_state_dict(wrong)
             assert loader.cursor == 0
@@ -172,7 +176,8 @@ def test_states_of_other_rows_and_malformed_ones_are_refused(chain, artifact, st
 def test_asking_past_the_end_raises_before_training_starts(artifact, steady, hasty):
     for source in _sources(artifact, steady):
         num_rows = Rows(artifact).num_rows
-        for wrong in ({"cursor": num_rows + 1}, {"cursor": -1}, {"steps": num_rows // 10 + 2}, {"steps": -1}):
+        past: list[Any] = [{"cursor": num_rows + 1}, {"cursor": -1}, {"steps": num_rows // 10 + 2}, {"steps": -1}]
+        for wrong in past:
             with pytest.raises(PastTheEnd):
                 Loader(source, global_batch=10, remote=hasty, **wrong)
         with Loader(source, global_batch=10, cursor=num_rows, remote=hasty) as loader:

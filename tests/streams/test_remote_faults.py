@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from row_server import serving
@@ -212,7 +213,7 @@ def test_damage_that_does_not_pass_is_named(server, hasty):
     server.faults = [None, *[_flip(0.6)] * 50]
     with pytest.raises((ChecksumMismatch, FormatError)) as caught:
         _stream(server, replace(hasty, in_flight=1))
-    assert "127.0.0.1" in caught.value.where
+    assert "127.0.0.1" in str(caught.value.where)
     assert len(server.requests) <= 7
 
 
@@ -220,7 +221,7 @@ def test_a_server_that_stays_away_ends_in_a_stated_error_within_the_budget(serve
     server.faults = [None, None, *[hang_up_before_the_head] * 10_000]
     began = time.monotonic()
     with Loader(server.url, global_batch=12, remote=replace(hasty, retry_budget_s=0.5)) as loader:
-        seen = []
+        seen: list[Any] = []
         with pytest.raises(StreamError, match=r"no window came whole in [\d,]+ tries"):
             seen += [batch.token_ids.tolist() for batch in _keeping(loader, seen)]
         assert time.monotonic() - began < 3
