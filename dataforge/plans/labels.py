@@ -11,17 +11,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataforge.corpus import Documents
-from dataforge.errors import ArtifactNotFound, CorruptData, InputError
+from dataforge.errors import ArtifactNotFound, CorruptData, HeldOut, InputError
 from dataforge.workspace import Artifact
 
 I64 = NDArray[np.int64]
 
 _BATCH_ROWS = 1 << 16
+_TEXT_ROWS = 1 << 10
 
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Documents that are kept and not held out, in document order."""
+    """Documents that are kept and not held out, in document order; at least one."""
 
     numbers: I64
     labels: I64
@@ -35,20 +36,21 @@ def labelled_documents(
 ) -> Iterator[LabelledBatch]:
     """The training documents with their labels, in batches of bounded size.
 
-    Documents that were clustered and are not kept any more are passed over; held-out ones never appear.
+    Documents that were clustered and are not kept any more are passed over.
 
     Raises:
-        CorruptData: a clusters part is not in ascending document order.
+        HeldOut: a held-out document has a label.
+        CorruptData: a clusters part is not in ascending document order, or names a cluster that is not there.
     """
-    rows = _label_batches(clusters)
+    clustered = _label_batches(clusters)
     known, labels = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    wanted = columns or ("held_out",)
+    batch_rows = _BATCH_ROWS if not columns else _TEXT_ROWS
     for part in documents.parts:
-        for numbers, batch in part.batches(wanted, held_out=False, batch_rows=_BATCH_ROWS):
+        for numbers, batch in part.batches([*columns, "held_out"], batch_rows=batch_rows):
             passed = int(np.searchsorted(known, numbers[0]))
             known, labels = known[passed:], labels[passed:]
             while not known.size or known[-1] < numbers[-1]:
-                more = next(rows, None)
+                more = next(clustered, None)
                 if more is None:
                     break
                 fresh = more[0] >= numbers[0]
@@ -59,7 +61,29 @@ def labelled_documents(
             found[found] = known[at[found]] == numbers[found]
             label = np.full(numbers.size, -1, np.int64)
             label[found] = labels[at[found]]
-            yield LabelledBatch(numbers, np.maximum(label, -1), batch)
+            free = ~batch.column("held_out").to_numpy(zero_copy_only=False)
+            if (found & ~free).any():
+                raise HeldOut(
+                    f"document {int(numbers[found & ~free][0]):,} is held out and has a cluster",
+                    where=clusters.ref,
+                    hint="cluster these documents again: held-out ones get no label, so no plan can draw them",
+                )
+            if free.any():
+                training = batch if free.all() else batch.filter(pa.array(free))
+                yield LabelledBatch(numbers[free], label[free], training)
+
+
+def sizes_of(clusters: Artifact, documents: Documents) -> I64:
+    """Training documents in each cluster, int64, shape (C,).
+
+    Read from the clusters' own `sizes.npy` if these are the documents they were made from, else counted.
+    """
+    if clusters.parts("sizes.npy") and clusters.manifest.inputs["documents"]["sha256"] == documents.artifact.content:
+        return np.load(clusters.file("sizes.npy"), allow_pickle=False)
+    sizes = np.zeros(num_clusters_of(clusters), np.int64)
+    for batch in labelled_documents(clusters, documents):
+        sizes += np.bincount(batch.labels[batch.labels >= 0], minlength=len(sizes))
+    return sizes
 
 
 def num_clusters_of(clusters: Artifact) -> int:
@@ -115,15 +139,15 @@ def check_same_root(clusters: Artifact, documents: Documents) -> None:
     Raises:
         InputError: neither root is the other's beginning.
     """
-    clustered = _documents_behind(clusters)
-    if clustered is None:
+    behind = _documents_behind(clusters)
+    if behind is None:
         return
-    first, second = Documents(clustered), documents
+    first, second = Documents(behind), documents
     shared = min(len(first.parts), len(second.parts))
     roots = [[told["content"] for told in each.root.parts(".parquet")][:shared] for each in (first, second)]
     if roots[0] != roots[1]:
         raise InputError(
-            f"{clusters.ref} was made from {clustered.ref}, whose numbers mean other texts than those of "
+            f"{clusters.ref} was made from {behind.ref}, whose numbers mean other texts than those of "
             f"{documents.artifact.ref}",
             where=clusters.ref,
             hint=f"give documents that come from {first.root.ref}",

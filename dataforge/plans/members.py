@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dataforge.errors import FormatError, InputError
 
@@ -79,7 +79,7 @@ class Members:
         """Documents in each cluster, int64, shape (C,)."""
         return np.diff(self.offsets)
 
-    def document_numbers(self, cluster: I64, document_in_cluster: I64) -> I64:
+    def document_numbers(self, cluster: ArrayLike, document_in_cluster: ArrayLike) -> I64:
         """The numbers of documents given by cluster and place in it, int64, of their broadcast shape.
 
         Raises:

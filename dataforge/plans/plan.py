@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dataforge.corpus import Documents
 from dataforge.errors import ConfigError, HeldOut, NothingToDo
 from dataforge.make import make
-from dataforge.plans.labels import check_same_root, documents_of, labelled_documents, num_clusters_of
+from dataforge.plans.labels import check_same_root, documents_of, labelled_documents, num_clusters_of, sizes_of
 from dataforge.plans.members import Members, write_members
 from dataforge.plans.plan_file import write_plan
 from dataforge.plans.preview import Preview, summary_lines
@@ -179,8 +179,8 @@ def plan(
 ) -> Artifact:
     """A sampling plan over the documents of a clusters artifact.
 
-    Held-out documents are never members of a cluster here, so no plan can draw one. Documents that have no cluster
-    (added after clustering) are counted and listed as dropped.
+    No plan can draw a held-out document: the member index holds none, and one with a label is an error. Documents that
+    have no cluster (added after clustering) are counted and listed as dropped.
 
     Args:
         workspace: where the artifact goes.
@@ -194,6 +194,7 @@ def plan(
     Raises:
         PlanInfeasible: the budget cannot be met; the hint says what could.
         ConfigError: the budget is missing or a setting is out of range.
+        HeldOut: a held-out document has a label.
         InputError: documents and clusters do not belong together.
     """
     config = config or PlanConfig()
@@ -208,14 +209,14 @@ def plan(
 def preview(
     clusters: Artifact, config: PlanConfig, *, documents: Artifact | None = None, shards: Artifact | None = None
 ) -> Preview:
-    """What a plan would do, without making it: the labels are counted in one streaming pass, nothing is written."""
+    """What a plan would do, without making it: from the clusters' sizes, nothing is written.
+
+    Where `documents` are not those that were clustered, the labels are counted in one streaming pass.
+    """
     kept = Documents(documents or documents_of(clusters))
     check_same_root(clusters, kept)
-    sizes = np.zeros(num_clusters_of(clusters), np.int64)
-    for batch in labelled_documents(clusters, kept):
-        sizes += np.bincount(batch.labels[batch.labels >= 0], minlength=len(sizes))
     means = _mean_tokens(config, clusters, kept, shards) if config.num_tokens is not None else None
-    return config.build(sizes, mean_tokens=means, where=clusters.ref).preview()
+    return config.build(sizes_of(clusters, kept), mean_tokens=means, where=clusters.ref).preview()
 
 
 def open_plan(artifact: Artifact) -> SamplingPlan:

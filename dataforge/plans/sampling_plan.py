@@ -240,7 +240,7 @@ class SamplingPlan:
                 "the plan was built from sizes alone: it does not know document numbers",
                 hint="make it with `dataforge plan`, or open it from a folder with members.bin",
             )
-        return self.members.document_numbers(np.asarray(cluster), np.asarray(document_in_cluster))
+        return self.members.document_numbers(cluster, document_in_cluster)
 
     def reason(self, position: int) -> dict[str, Any]:
         """Why the document at a position is drawn there: plain values, ready for JSON.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_shares_are_the_clamped_level_rounded_by_less_than_one(data: st.DataObje
     caps = [f + (data.draw(st.integers(0, 9)) if w else 0) for f, w in zip(floors, weights, strict=True)]
     budget = data.draw(st.integers(sum(floors), sum(caps)))
     found = water_fill(budget, np.array(weights), caps_C=np.array(caps), floors_C=np.array(floors))
-    exact = [min(max(found.level * w, f), c) for w, f, c in zip(weights, floors, caps, strict=True)]
+    exact: list[Any] = [min(max(found.level * w, f), c) for w, f, c in zip(weights, floors, caps, strict=True)]
     assert sum(exact) == budget == found.shares_C.sum()
     assert all(abs(a - b) < 1 for a, b in zip(found.shares_C.tolist(), exact, strict=True))
     assert all(f <= a <= c for a, f, c in zip(found.shares_C.tolist(), floors, caps, strict=True))

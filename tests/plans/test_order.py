@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -321,7 +322,7 @@ def test_a_trillion_draws_are_as_quick_to_reach_as_the_first() -> None:
 # Held still
 
 
-GOLDEN_PLANS = {
+GOLDEN_PLANS: dict[str, dict[str, Any]] = {
     "clusterclip": {"sampler": "clusterclip", "num_draws": 2000},
     "stationary": {"sampler": "clusterclip", "num_draws": 2000, "schedule": "stationary"},
     "proportional": {"sampler": "proportional", "num_draws": 1500},

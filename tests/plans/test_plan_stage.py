@@ -34,6 +34,7 @@ DRAWS = PlanConfig(num_draws=300)
 class LabelConfig:
     clusters: int = NUM_CLUSTERS
     only_below: int = 1 << 60
+    held_out_too: bool = False
     broken: str = ""
 
 
@@ -53,7 +54,8 @@ class Label:
         return None
 
     def run_part(self, worker: None, part: Part, out: PartOut) -> Counts:
-        numbers = part.payload["part"].numbers
+        mine = part.payload["part"]
+        numbers = mine.numbers[~mine.column("held_out").to_numpy(zero_copy_only=False) | self.config.held_out_too]
         numbers = numbers[numbers < self.config.only_below]
         labels = label_of(numbers)
         if self.config.broken == "order":
@@ -103,7 +105,7 @@ def test_members_are_the_training_documents_of_each_cluster(
 
 def test_no_draw_is_a_held_out_document(workspace: Workspace, documents: Artifact, clusters: Artifact) -> None:
     held = Documents(documents).held_out_numbers()
-    assert held.size  # they are clustered, as evaluation wants it
+    assert held.size
     opened = open_plan(plan(workspace, clusters, name="tiny", config=PlanConfig(epochs=4.0)))
     cluster_of, inside, _ = opened.at(np.arange(opened.num_draws))
     numbers = opened.document_numbers(cluster_of, inside)
@@ -112,6 +114,21 @@ def test_no_draw_is_a_held_out_document(workspace: Workspace, documents: Artifac
     drawn, times = np.unique(numbers, return_counts=True)
     assert np.array_equal(drawn, Documents(documents).training_numbers())
     assert (times == 4).all()
+
+
+def test_labels_of_a_held_out_document_are_refused(workspace: Workspace, documents: Artifact) -> None:
+    held = Documents(documents).held_out_numbers()
+    leaking = cluster(workspace, documents, held_out_too=True)
+    with pytest.raises(HeldOut, match=f"document {held[0]} is held out and has a cluster"):
+        plan(workspace, leaking, name="tiny", config=DRAWS)
+    assert workspace.artifacts("plans") == []
+
+
+def test_documents_held_out_after_clustering_are_refused(workspace: Workspace, corpus: Path) -> None:
+    clusters = cluster(workspace, ingest(workspace, [corpus], name="free"))
+    held = ingest(workspace, [corpus], name="held", config=IngestConfig(holdout=0.05))
+    with pytest.raises(InputError, match="whose numbers mean other texts"):
+        plan(workspace, clusters, documents=held, name="tiny", config=DRAWS)
 
 
 def test_an_index_that_names_a_held_out_document_is_refused(documents: Artifact, tmp_path: Path) -> None:
@@ -240,7 +257,7 @@ def test_a_dry_run_makes_nothing(workspace: Workspace, clusters: Artifact) -> No
     assert isinstance(told, Forecast)
     assert told.parts == 1
     assert workspace.artifacts("plans") == []
-    ahead = plan(workspace, told, name="tiny", config=DRAWS, run=Run(dry_run=True))  # type: ignore[arg-type]
+    ahead = plan(workspace, told, name="tiny", config=DRAWS, run=Run(dry_run=True))
     assert isinstance(ahead, Forecast)
 
 
@@ -254,15 +271,16 @@ def test_a_budget_is_needed_and_only_one() -> None:
     assert "num_draws, num_tokens and epochs" in str(refused.value.hint)
     with pytest.raises(ConfigError, match="num_draws and num_tokens are both given"):
         PlanConfig(num_draws=5, num_tokens=5)
-    for wrong in (
+    wrong: list[dict[str, Any]] = [
         {"num_draws": 0},
         {"epochs": -1.0},
-        {"max_repeats": 0},
-        {"bytes_per_token": 0.0},
-        {"boosts": {"x": 2.0}},
-    ):
-        with pytest.raises(ConfigError):
-            PlanConfig(**{"num_draws": 5, **wrong})
+        {"num_draws": 5, "max_repeats": 0},
+        {"num_draws": 5, "bytes_per_token": 0.0},
+        {"num_draws": 5, "boosts": {"x": 2.0}},
+    ]
+    for settings in wrong:
+        with pytest.raises(ConfigError, match=list(settings)[-1]):
+            PlanConfig(**settings)
 
 
 def test_an_infeasible_budget_names_the_clusters(workspace: Workspace, clusters: Artifact) -> None:
@@ -284,9 +302,11 @@ def test_tokens_are_counted_by_bytes_where_there_are_no_shards(
         for numbers, batch in part.batches(["text"], held_out=False):
             for number, text in zip(numbers, batch.column("text").to_pylist(), strict=True):
                 sizes[label_of(np.array([number]))[0]] += len(text.encode())
+    expected = opened.preview().expected_tokens
     assert opened.tokens_C is not None
+    assert expected is not None
     assert np.abs(opened.tokens_C - sizes / 3).max() <= 0.5
-    assert abs(opened.preview().expected_tokens - 20_000) <= (sizes / 3 / np.maximum(opened.sizes_C, 1)).sum()
+    assert abs(expected - 20_000) <= (sizes / 3 / np.maximum(opened.sizes_C, 1)).sum()
 
 
 def test_boosts_floors_and_ceilings_are_settings(workspace: Workspace, clusters: Artifact) -> None:
