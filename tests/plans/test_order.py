@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dataforge.plans.allocation import draws_per_cluster
 from dataforge.plans.order import ALGORITHM_VERSION, Intervals, Order
 from dataforge.plans.sampling_plan import SamplingPlan
+from dataforge.seeds import derive
 
 NOTES = np.array([500, 100, 100, 30, 8, 2, 1])
 SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any)
@@ -283,6 +284,87 @@ def test_neighbouring_draws_of_a_cluster_are_no_neighbours_in_the_corpus() -> No
     counts = np.bincount(steps * 50 // 100_000, minlength=50)
     assert abs(float(((counts - 2000) ** 2).sum() / 2000) - 49) < 4.5 * math.sqrt(98)
     assert (steps == 1).sum() < 10  # Poisson with mean 1
+
+
+# The plain twin: the whole order once more, one draw at a time, in Python integers
+
+
+WORD = 2**64
+
+
+def plain_mix(counter: int) -> int:
+    z = counter * 0x9E3779B97F4A7C15 % WORD
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % WORD
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % WORD
+    return z ^ z >> 31
+
+
+def plain_permute(place: int, domain: int, key: int) -> int:
+    rounds = (
+        (0xD6E8FEB86659FD93, 0xA0761D6478BD642F),
+        (0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3),
+        (0x589965CC75374CC3, 0x1D8E4E27C47D124F),
+    )
+    bits = max(1, domain.bit_length() // 2) if domain > 1 else 0
+    high_size = -(-domain // 2**bits)
+
+    def hashed(half: int, multiplier: int, key: int) -> int:
+        z = (half ^ key) * multiplier % WORD
+        return (z ^ z >> 32) * 0xC2B2AE3D27D4EB4F % WORD >> 32
+
+    def walk(place: int, key: int) -> int:
+        while True:
+            low, high = place % 2**bits, place // 2**bits
+            for for_low, for_high in rounds:
+                low = (low + hashed(high, for_low, key)) % 2**bits
+                high = (high + (hashed(low, for_high, key) * high_size >> 32)) % high_size
+            place = high * 2**bits + low
+            if place < domain:
+                return place
+
+    place = walk(place, key)
+    if domain < 256:
+        place = walk(place, (key + 0x632BE59BD9B4E019) % WORD)
+    if domain < 16:
+        place = walk(place, (key + 0xD1342543DE82EF95) % WORD)
+    return place
+
+
+def plain_at(sizes: list[int], draws: list[int], seed: int, position: int) -> tuple[int, int, int]:
+    """Papers' notes on ClusterClip, section 1.5 (b)."""
+    ids = sorted((k for k in range(len(sizes)) if draws[k]), key=lambda k: (draws[k], k))
+    start, before = 0, 0
+    for j, k in enumerate(ids):
+        active = len(ids) - j
+        end = start + (draws[k] - before) * active
+        if position < end:
+            block, slot = divmod(position - start, active)
+            block += before
+            block_key = plain_mix((derive(seed, "plans", "block") + block) % WORD)
+            cluster = ids[j + plain_permute(slot, active, block_key)]
+            epoch, turn = divmod(block, sizes[cluster])
+            cluster_key = plain_mix((derive(seed, "plans", "cluster") + cluster) % WORD)
+            return cluster, plain_permute(turn, sizes[cluster], plain_mix((cluster_key + epoch) % WORD)), epoch
+        start, before = end, draws[k]
+    raise IndexError(position)
+
+
+@settings(max_examples=60, deadline=None)
+@given(plan=plans(), data=st.data())
+def test_an_even_order_is_that_of_the_plain_twin(plan: SamplingPlan, data: st.DataObject) -> None:
+    if plan.rates_C is not None:
+        return
+    for position in data.draw(st.lists(st.integers(0, plan.num_draws - 1), min_size=1, max_size=10)):
+        told = tuple(int(column) for column in plan.at(position))
+        assert told == plain_at(plan.sizes_C.tolist(), plan.draws_per_cluster.tolist(), plan.seed, position)
+
+
+@pytest.mark.parametrize("position", [0, 12_345, 10**9, 3 * 10**11])
+def test_a_large_even_order_is_that_of_the_plain_twin(position: int) -> None:
+    sizes = [2**38, 2**30, 12345, 300, 17, 1] * 60
+    plan = SamplingPlan.build(sizes, num_draws=10**12, max_repeats=4, seed=5)
+    told = tuple(int(column) for column in plan.at(position))
+    assert told == plain_at(sizes, plan.draws_per_cluster.tolist(), 5, position)
 
 
 # Look-ups
