@@ -173,8 +173,8 @@ std::vector<dataforge::CountedWord> words_in_order(Bytes bytes, Int64s offsets, 
     uint64_t symbols = 0;
     for (size_t i = 0; i < words.size(); ++i) {
         const auto count = static_cast<uint64_t>(words[i].count);
-        if (words[i].size > ((uint64_t{1} << 62) - symbols) / count)
-            throw std::length_error("the counts add up to more than 2^62 bytes");
+        if (words[i].size > ((uint64_t{1} << 62) - 1 - symbols) / count)
+            throw std::length_error("the counts add up to 2^62 bytes or more");
         symbols += words[i].size * count;
         if (i == 0) continue;
         const auto &a = words[i - 1], &b = words[i];
@@ -365,6 +365,16 @@ void bind_tokenizers(nb::module_& m) {
         }
         return array_of(std::move(ends));
     }, nb::arg("texts"), nb::arg("pattern"), "Ends of the pre-tokens in the texts' bytes, one text behind the other.");
+
+    m.def("character_classes", [](Bytes text) {
+        std::vector<uint8_t> classes;
+        for (const uint8_t *p = text.data(), *end = p + text.shape(0); p < end;) {
+            const dataforge::Char c = dataforge::char_at(p, end);
+            classes.push_back(c.klass);
+            p += c.num_bytes;
+        }
+        return array_of(std::move(classes));
+    }, nb::arg("text"), "The class of each character, as make_unicode_tables.py numbers them.");
 
     nb::class_<dataforge::WordCounts>(m, "WordCounts", "How often each pre-token occurs.")
         .def(nb::init<>())

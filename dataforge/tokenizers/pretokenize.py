@@ -84,11 +84,12 @@ def pretokens(text: str | bytes, pattern: str) -> list[bytes]:
     pieces: list[str] = []
     reached = 0
     for match in _compiled(PATTERNS.get(pattern, pattern)).finditer(characters):
+        if match.start() == match.end():
+            continue
         if match.start() > reached:
             pieces.append(characters[reached : match.start()])
-        if match.end() > match.start():
-            pieces.append(match[0])
-        reached = max(reached, match.end())
+        pieces.append(match[0])
+        reached = match.end()
     if reached < len(characters):
         pieces.append(characters[reached:])
     return [piece.encode("utf-8", "surrogateescape") for piece in pieces]

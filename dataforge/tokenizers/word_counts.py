@@ -79,7 +79,7 @@ class WordCounts:
         for each in (self, other):
             counter.add_counts(each.data, each.offsets, each.counts)
         if self.num_bytes + other.num_bytes >= _MOST_BYTES:
-            raise TokenizerError("the counts add up to more than 2^62 bytes", hint="train on fewer texts")
+            raise TokenizerError("the counts add up to 2^62 bytes or more", hint="train on fewer texts")
         return WordCounts(self.pattern, *counter.sorted())
 
     def save(self, path: Path | str) -> None:
