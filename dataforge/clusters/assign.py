@@ -51,7 +51,8 @@ def nearest(
 def _nearest_of_block(
     block_BD: np.ndarray, centroids_KD: np.ndarray, exact_KD: np.ndarray, begin: int, where: str | None
 ) -> np.ndarray:
-    scores_BK = block_BD @ centroids_KD.T
+    with np.errstate(invalid="ignore"):  # said below, with the row's number
+        scores_BK = block_BD @ centroids_KD.T
     labels_B = scores_BK.argmax(axis=1)
     best_B = scores_BK[np.arange(len(block_BD)), labels_B]
     if not np.isfinite(best_B).all():

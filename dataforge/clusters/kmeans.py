@@ -70,6 +70,9 @@ def fit_kmeans(
         )
     unit_MD = distinct_MD.astype(np.float32)
     unit_MD /= np.linalg.norm(unit_MD, axis=1, keepdims=True)
+    if num_clusters == len(unit_MD):
+        alone = float(num_clusters * (weights_M.astype(np.float64) ** 2).sum() / len(vectors_ND) ** 2)
+        return Fit(unit_MD, [float(len(vectors_ND))], [alone], [0], num_clusters)
     kmeans = faiss.Kmeans(
         unit_MD.shape[1],
         num_clusters,
