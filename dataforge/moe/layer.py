@@ -91,8 +91,6 @@ class MoELayer(nn.Module):
 
         The experts' weights have standard deviation `std` (None: 1 / sqrt(fan in)), the outgoing ones x `out_scale`.
         """
-        if self.experts.down_proj.is_meta:
-            return
         generator = torch.Generator().manual_seed(seeds.derive(seed, "moe", self.layer, "router") >> 1)
         self.router.reset_parameters(generator)
         generator = torch.Generator().manual_seed(seeds.derive(seed, "moe", self.layer, "experts") >> 1)
