@@ -42,9 +42,9 @@ def hasty():
     return RemoteConfig(
         window_tokens=1000,
         connect_timeout_s=5,
-        read_timeout_s=0.15,
-        window_timeout_s=2,
-        retry_budget_s=5,
+        read_timeout_s=5,
+        window_timeout_s=10,
+        retry_budget_s=20,
         retry_first_s=0.001,
         retry_most_s=0.01,
     )
