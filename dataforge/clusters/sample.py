@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow.compute as pc
 
 from dataforge import seeds
 from dataforge.corpus import DocumentPart
@@ -68,9 +69,10 @@ def sample_rows(matrix: Matrix, num_wanted: int, seed: int) -> tuple[np.ndarray,
 
 def _rows_by_source(part: DocumentPart) -> Iterator[tuple[str, np.ndarray]]:
     """(source, rows within the part's kept documents that may be trained on), by source."""
-    sources = part.column("source").to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(~part.column("held_out").to_numpy(zero_copy_only=False))
-    names, codes = np.unique(np.array([source or "" for source in sources[rows]], dtype=object), return_inverse=True)
+    free = pc.invert(part.column("held_out"))
+    rows = np.flatnonzero(free.to_numpy(zero_copy_only=False))
+    encoded = pc.fill_null(part.column("source").filter(free), "").dictionary_encode()
+    names, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     order = np.argsort(codes, kind="stable")
     edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
     for name, begin, end in zip(names, edges[:-1], edges[1:], strict=True):

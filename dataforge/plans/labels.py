@@ -155,13 +155,14 @@ def check_same_root(clusters: Artifact, documents: Documents) -> None:
 
 
 def _documents_behind(artifact: Artifact) -> Artifact | None:
-    for role, told in artifact.manifest.inputs.items():
-        if isinstance(told, dict):
-            try:
-                source = artifact.input(role)
-            except ArtifactNotFound:  # removed from this workspace; another way may lead there
-                continue
-            found = source if source.kind == "documents" else _documents_behind(source)
-            if found is not None:
-                return found
+    told_of = {role: told for role, told in artifact.manifest.inputs.items() if isinstance(told, dict)}
+    # Its own documents first: the centroids that a grown corpus joined were fitted on older ones.
+    for role in sorted(told_of, key=lambda role: told_of[role]["kind"] != "documents"):
+        try:
+            source = artifact.input(role)
+        except ArtifactNotFound:  # removed from this workspace; another way may lead there
+            continue
+        found = source if source.kind == "documents" else _documents_behind(source)
+        if found is not None:
+            return found
     return None

@@ -31,6 +31,7 @@ from dataforge.clusters.sample import sample_rows
 from dataforge.corpus import Documents, IngestConfig, append, ingest
 from dataforge.embeddings import EmbedConfig, Matrix, embed, embedders
 from dataforge.errors import ClusteringError, ConfigError, InputError
+from dataforge.plans.labels import documents_of
 from dataforge.runners import ProcessPool
 from dataforge.stage import Forecast, Run
 from dataforge.workspace import Artifact, Workspace
@@ -186,6 +187,7 @@ def test_a_grown_corpus_joins_the_given_centroids_part_by_part(
     assert np.array_equal(new[:90], old)
     assert len(set(new[90:].tolist()) | set(old[30:60].tolist())) == 1, "new cats are where the old ones are"
     assert len(workspace.artifacts("centroids")) == 1
+    assert documents_of(second).id == more.id, "a plan over them draws from the grown documents"
 
 
 def test_a_part_is_found_again_only_where_its_numbers_are_the_same(workspace: Workspace, tmp_path: Path) -> None:
