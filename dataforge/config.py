@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import textwrap
@@ -127,8 +128,12 @@ def _spoken(kind: Any) -> str:
     return "a table" if origin in (dict, Mapping) or dataclasses.is_dataclass(kind) else str(kind)
 
 
+@functools.cache
 def _docs(config: type) -> dict[str, str]:
-    """The text under each field, read from the class's source; nothing where there is no source."""
+    """The text under each field, read from the class's source; nothing where there is no source.
+
+    Read once: a service asks at every request, and CPython 3.11 cannot parse in two threads at once.
+    """
     docs: dict[str, str] = {}
     for cls in reversed(config.__mro__[:-1]):
         try:
