@@ -161,8 +161,7 @@ class Stage(Protocol):
 
     Optional attributes: `step`, the command's name as ledgers give it; `environment() -> dict` for stages whose bytes
     depend on device class, library versions and thread counts (it is recorded with each part, and parts of two
-    environments are not mixed); `device` (`cpu`, `cuda`) and `num_threads`, what a part computes with, so that a runner
-    can find room for it.
+    environments are not mixed; from its `device`, "cuda" or another, and `threads` a runner knows what a part takes).
     """
 
     kind: str

@@ -42,8 +42,7 @@ def load_ray() -> Any:
 def start_local_ray(num_cpus: int | None = None, num_gpus: int | None = None) -> Any:
     """Start a Ray on this machine for this process and return the module `ray`; `ray.shutdown()` stops it.
 
-    It listens on 127.0.0.1 only if this is the first import of `ray` in this process (Ray decides then); the token is
-    asked for in any case. If this process is killed, its Ray ends with it.
+    If this process is killed, its Ray ends with it.
 
     Args:
         num_cpus: CPUs that Ray may give out; None is all of the machine.
@@ -51,14 +50,20 @@ def start_local_ray(num_cpus: int | None = None, num_gpus: int | None = None) ->
     """
     with _environment(_ENVIRONMENT):
         ray = load_ray()
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            **QUIET,
-        )
+        constants = ray._private.ray_constants
+        clusters = getattr(constants, "ENABLE_RAY_CLUSTER", None)
+        constants.ENABLE_RAY_CLUSTER = False  # the first variable above, where `ray` was imported before
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **QUIET,
+            )
+        finally:
+            constants.ENABLE_RAY_CLUSTER = clusters
     say_on_stderr(ray)
     return ray
 

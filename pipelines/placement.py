@@ -89,7 +89,7 @@ class Actors:
 
 def ray_options(needs: Resources) -> dict[str, Any]:
     """The options of a task or actor: what it reserves, and as many threads in its libraries as it has CPUs."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
     return {
         "num_cpus": needs.num_cpus,
         "memory": needs.memory_bytes,

@@ -49,7 +49,7 @@ class _Try:
 
 
 class RayRunner:
-    """Runs parts as Ray tasks, those of a stage whose `device` is a GPU in actors. Give it to `Run(runner=...)`.
+    """Runs parts as Ray tasks, those of a stage that computes on a GPU in actors. Give it to `Run(runner=...)`.
 
     A part is made again when its process or node dies, or the operating system reports an error that may pass; an error
     that dataforge states is raised at once, as itself. Finished parts stay in every case. Use it as a context manager,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dataforge.errors import ConfigError
+from dataforge.runners import environment_of
 from dataforge.stage import Stage
 
 GIB = 1 << 30
@@ -53,19 +54,19 @@ def resources_for(
 ) -> Resources:
     """What a part of this stage asks for: the table's values unless given.
 
-    CPUs are at least the threads that the stage says it computes with (`num_threads`); GPUs are asked for only by a
-    stage whose `device` is one.
+    What the stage says its bytes depend on (`environment`) also says what it computes with: CPUs are at least its
+    threads, and a GPU is asked for if that is its device.
 
     >>> from types import SimpleNamespace
-    >>> resources_for(SimpleNamespace(kind="embeddings", device="cuda", num_threads=4))
+    >>> on_gpu = SimpleNamespace(kind="embeddings", environment=lambda: {"device": "cuda", "threads": 4})
+    >>> resources_for(on_gpu)
     Resources(num_cpus=4.0, memory_bytes=3221225472, num_gpus=1.0)
     >>> resources_for(SimpleNamespace(kind="shards"), num_cpus=0.5)
     Resources(num_cpus=0.5, memory_bytes=1073741824, num_gpus=0.0)
     """
-    known = BY_KIND.get(stage.kind, Resources())
-    on_gpu = str(getattr(stage, "device", "cpu")).startswith("cuda")
+    known, computes_with = BY_KIND.get(stage.kind, Resources()), environment_of(stage) or {}
     return Resources(
-        num_cpus=max(known.num_cpus, float(getattr(stage, "num_threads", 1))) if num_cpus is None else num_cpus,
+        num_cpus=max(known.num_cpus, float(computes_with.get("threads", 1))) if num_cpus is None else num_cpus,
         memory_bytes=known.memory_bytes if memory_bytes is None else memory_bytes,
-        num_gpus=num_gpus if on_gpu else 0.0,
+        num_gpus=num_gpus if computes_with.get("device") == "cuda" else 0.0,
     )

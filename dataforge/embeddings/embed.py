@@ -43,14 +43,6 @@ class Embed:
     def environment(self) -> dict[str, Any]:
         return self.embedder.environment()
 
-    @property
-    def device(self) -> str:
-        return getattr(self.embedder, "device", "cpu")
-
-    @property
-    def num_threads(self) -> int:
-        return getattr(self.embedder, "num_threads", 1)
-
     def split(self, inputs: Inputs) -> list[Part]:
         with_what = [_identity(given) for role, given in sorted(inputs.items()) if role != "documents"]
         return [
