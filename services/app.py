@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.routing import Route
+
 from dataforge.services import artifacts, health, jobs, plans, problems, streams
 from dataforge.services.auth import Authenticator, AuthMiddleware
 from dataforge.services.boundary import BodyLimit, Boundary
@@ -19,10 +23,6 @@ from dataforge.services.metrics import Metrics
 from dataforge.services.schemas import Problem
 from dataforge.services.settings import Settings
 from dataforge.services.streams import WINDOW_PATH, OpenRows, Windows, window_operation
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from starlette.routing import Route
-
 from dataforge.workspace import Workspace
 
 _TITLE = "dataforge"

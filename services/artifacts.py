@@ -6,6 +6,8 @@ import base64
 import binascii
 from typing import Annotated, Any
 
+from fastapi import APIRouter, Query, Request
+
 from dataforge.services.auth import needs
 from dataforge.services.problems import InvalidRequest
 from dataforge.services.schemas import (
@@ -18,8 +20,6 @@ from dataforge.services.schemas import (
     Page,
     problems,
 )
-from fastapi import APIRouter, Query, Request
-
 from dataforge.workspace import Artifact, Ref, Workspace
 
 KINDS = ("documents", "clusters", "plans", "tokenizers", "shards", "rows")

@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from dataforge.services.keys import SCOPES, Key, KeyStore, id_of, matches
-from dataforge.services.problems import Unavailable
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dataforge.errors import AccessDenied, CorruptData, Forbidden
+from dataforge.services.keys import SCOPES, Key, KeyStore, id_of, matches
+from dataforge.services.problems import Unavailable
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """Answered without a key."""

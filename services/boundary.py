@@ -6,9 +6,10 @@ import logging
 import time
 import uuid
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from dataforge.services.metrics import Metrics
 from dataforge.services.problems import BodyTooLarge, Scrubber, UnsupportedEncoding, respond
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOG = logging.getLogger("dataforge.services.requests")
 ROUTE = "dataforge.route"

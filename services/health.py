@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import APIRouter, Request
+
 from dataforge.services.problems import NotReady
 from dataforge.services.schemas import Health
-from fastapi import APIRouter, Request
 
 router = APIRouter(tags=["health"])
 

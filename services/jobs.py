@@ -17,13 +17,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from fastapi import APIRouter, Path, Request
+
+from dataforge.errors import ArtifactIncomplete, ArtifactNotFound, DataforgeError
 from dataforge.services.auth import needs
 from dataforge.services.metrics import Metrics
 from dataforge.services.problems import Overloaded, Scrubber
 from dataforge.services.schemas import ID, KIND, NAME, Job, JobList, JobState, problems
-from fastapi import APIRouter, Path, Request
-
-from dataforge.errors import ArtifactIncomplete, ArtifactNotFound, DataforgeError
 from dataforge.workspace import Artifact, Ref, Workspace
 from dataforge.workspace.artifact import find
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataforge.services.database import api_keys, create_database, folder_of, open_database
 from sqlalchemy import Engine, insert, select, update
 
 from dataforge.errors import ConfigError, CorruptData
 from dataforge.registry import unknown
+from dataforge.services.database import api_keys, create_database, folder_of, open_database
 from dataforge.workspace import Workspace, parts
 
 SCOPES = {

@@ -6,10 +6,6 @@ import asyncio
 import math
 from typing import Annotated, Any
 
-from dataforge.services.artifacts import opened, shown
-from dataforge.services.auth import needs
-from dataforge.services.jobs import id_of
-from dataforge.services.schemas import ArtifactRef, Job, PlanMade, PlanShown, problems
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
@@ -19,6 +15,10 @@ from starlette.responses import Response
 from dataforge.config import config_from, fields_of
 from dataforge.errors import ConfigError
 from dataforge.plans.plan import PlanConfig, open_plan, plan, summary_lines
+from dataforge.services.artifacts import opened, shown
+from dataforge.services.auth import needs
+from dataforge.services.jobs import id_of
+from dataforge.services.schemas import ArtifactRef, Job, PlanMade, PlanShown, problems
 from dataforge.stage import Run
 from dataforge.workspace import Artifact, Ref, Workspace
 from dataforge.workspace.artifact import check_name, folder_of

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+
+from dataforge.errors import ConfigError, StreamError
 from dataforge.services.app import create_app
 from dataforge.services.drain import Drain
 from dataforge.services.keys import KeyStore
 from dataforge.services.metrics import serve_metrics
 from dataforge.services.settings import Settings
-
-from dataforge.errors import ConfigError, StreamError
 from dataforge.workspace import Workspace, parts
 
 _BACKLOG = 2048

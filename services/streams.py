@@ -16,17 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
+from fastapi import APIRouter, Request
+from starlette.types import Receive, Scope, Send
+
+from dataforge.errors import ConfigError, CorruptData
+from dataforge.rows import Rows
 from dataforge.services.auth import grant_of, needs
 from dataforge.services.boundary import ROUTE
 from dataforge.services.metrics import Metrics
 from dataforge.services.problems import Overloaded, TooManyWindows
 from dataforge.services.schemas import ID, NAME, ArtifactRef, RowNumber, RowShown, problems
 from dataforge.services.settings import Settings
-from fastapi import APIRouter, Request
-from starlette.types import Receive, Scope, Send
-
-from dataforge.errors import ConfigError, CorruptData
-from dataforge.rows import Rows
 from dataforge.streams.frames import MEDIA_TYPE
 from dataforge.streams.provenance import trace_row
 from dataforge.streams.ranks import MAX_GLOBAL_BATCH, MAX_WORLD_SIZE

@@ -39,7 +39,7 @@ def command(
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    made = run_recipe(workspace, read, run=run, until=until, serve=_serve, say=say)
+    made = run_recipe(workspace, read, run=run, until=until, serve=service, say=say)
     if as_json:
         print(json.dumps({name: artifact.ref for name, artifact in made.items()}))
     else:
@@ -47,7 +47,8 @@ def command(
             print(artifact.ref)
 
 
-def _serve(workspace: Workspace, rows: Artifact) -> AbstractContextManager[str]:
+def service(workspace: Workspace, rows: Artifact) -> AbstractContextManager[str]:
+    """A service beside this process that streams `rows`; gives the URL that a loader reads from."""
     from dataforge.services.beside import serving
 
     return serving(workspace, rows)

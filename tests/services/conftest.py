@@ -14,9 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataforge.services.app import create_app
-from dataforge.services.keys import SCOPES, create_key
-from dataforge.services.settings import Settings
 from starlette.testclient import TestClient
 from tiny_rows import artifact_of
 
@@ -25,6 +22,9 @@ from dataforge.dedup import dedup
 from dataforge.make import make
 from dataforge.plans.plan import PlanConfig, plan
 from dataforge.rows.pack import PackConfig, pack
+from dataforge.services.app import create_app
+from dataforge.services.keys import SCOPES, create_key
+from dataforge.services.settings import Settings
 from dataforge.shards.tokenize import tokenize
 from dataforge.stage import Inputs, Out, Part, PartOut, part_key
 from dataforge.tokenizers import train

@@ -1,8 +1,8 @@
 """Artifacts over REST: every kind can be listed and shown, page by page, by name or id."""
 
 import pytest
-from dataforge.services.artifacts import KINDS
 
+from dataforge.services.artifacts import KINDS
 from dataforge.workspace.parts import read_json
 
 

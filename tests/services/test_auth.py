@@ -5,12 +5,12 @@ import json
 import os
 
 import pytest
-from dataforge.services.auth import OPEN_PATHS, Authenticator
-from dataforge.services.keys import SCOPES, KeyStore, create_key, id_of, revoke_key
-from dataforge.services.problems import Unavailable
 from sqlalchemy.exc import OperationalError
 
 from dataforge.errors import AccessDenied
+from dataforge.services.auth import OPEN_PATHS, Authenticator
+from dataforge.services.keys import SCOPES, KeyStore, create_key, id_of, revoke_key
+from dataforge.services.problems import Unavailable
 
 ROUTES = [
     ("GET", "/v1/artifacts", "artifacts:read"),

@@ -5,13 +5,13 @@ import stat
 import time
 
 import pytest
-from dataforge.services import database, keys
-from dataforge.services.keys import SCOPES, KeyStore, create_key, id_of, list_keys, matches, revoke_key
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import update
 
 from dataforge.errors import ConfigError, CorruptData, UnknownName
+from dataforge.services import database, keys
+from dataforge.services.keys import SCOPES, KeyStore, create_key, id_of, list_keys, matches, revoke_key
 
 
 def test_a_key_is_never_stored_in_the_clear(workspace):

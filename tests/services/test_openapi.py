@@ -4,12 +4,13 @@ import contextlib
 
 import pytest
 import schemathesis
-from dataforge.services.server import running
-from dataforge.services.settings import Settings
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
+
+from dataforge.services.server import running
+from dataforge.services.settings import Settings
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import threading
 import time
 
 import pytest
+
+from dataforge.plans.plan import PlanConfig, plan
 from dataforge.services import plans
 from dataforge.services.jobs import Jobs
 from dataforge.services.metrics import Metrics
 from dataforge.services.problems import Overloaded, Scrubber
-
-from dataforge.plans.plan import PlanConfig, plan
 from dataforge.workspace import Ref
 
 

@@ -5,11 +5,11 @@ import logging
 from pathlib import Path
 
 import pytest
-from dataforge.services import artifacts
-from dataforge.services.problems import Scrubber
 
 from dataforge import errors
 from dataforge.errors import DataforgeError
+from dataforge.services import artifacts
+from dataforge.services.problems import Scrubber
 
 
 def _all(cls):

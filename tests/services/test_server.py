@@ -13,15 +13,15 @@ import urllib.request
 
 import numpy as np
 import pytest
-from dataforge.services import server
-from dataforge.services.keys import SCOPES, create_key, id_of, revoke_key
-from dataforge.services.server import running, serve
-from dataforge.services.settings import Settings
 
 from dataforge.errors import AccessDenied, ConfigError, Forbidden
 from dataforge.plans.plan import PlanConfig, plan
 from dataforge.rows import Rows
 from dataforge.rows.pack import PackConfig, pack
+from dataforge.services import server
+from dataforge.services.keys import SCOPES, create_key, id_of, revoke_key
+from dataforge.services.server import running, serve
+from dataforge.services.settings import Settings
 from dataforge.streams import Loader
 from dataforge.streams.frames import MAGIC, FrameType, Header
 from dataforge.workspace import Workspace

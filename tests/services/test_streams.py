@@ -6,12 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
-from dataforge.services.app import create_app
-from dataforge.services.auth import Grant
-from dataforge.services.settings import Settings
 
 from dataforge.corpus import Documents
 from dataforge.rows import Rows
+from dataforge.services.app import create_app
+from dataforge.services.auth import Grant
+from dataforge.services.settings import Settings
 from dataforge.streams.frames import FrameType, Header
 from dataforge.streams.windows import MAX_STEPS, Window, WindowRequest
 
