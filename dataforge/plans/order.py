@@ -38,7 +38,7 @@ ALGORITHM_VERSION = 1
 """Raised whenever any (sizes, draws, rates, seed, position) would give another document; golden vectors hold it."""
 
 _GOLDEN = 0x9E3779B97F4A7C15
-_CHUNK = 1 << 14  # positions at once: long enough that calls cost little, short enough for a core's cache
+_CHUNK = 1 << 15  # positions at once: long enough that calls cost little, short enough for a core's cache
 _MAX_ENTRIES = 1 << 20  # (block, cluster) pairs of a paced order
 _SLOTS_PER_CLUSTER = 4  # wanted in a block of a paced order, so that most clusters are in most blocks
 _MIN_BLOCK = 64
@@ -59,6 +59,14 @@ class Intervals:
         self._shift = max(0, end.bit_length() - (2 * count).bit_length())
         buckets = np.arange((end >> self._shift) + 1, dtype=np.int64) << self._shift
         self._guide = np.searchsorted(edges, np.minimum(buckets, end - 1), side="right").astype(np.int64) - 1
+
+    def find_few(self, points: I64) -> I64:
+        """The same as `find`, or one index of shape () where all points lie in one interval, as they often do."""
+        if points.size:
+            ends = self.find(np.array([points.min(), points.max()]))
+            if ends[0] == ends[1]:
+                return np.asarray(ends[0])
+        return self.find(points)
 
     def find(self, points: I64) -> I64:
         """Index of the interval of each point, int64; every point lies in [0, edges[-1])."""
@@ -114,7 +122,9 @@ class Order:
         self._size_C = np.maximum(sizes_C, 1).astype(np.int64)
         self._size_bits_C = low_bits(self._size_C)
         self._block_key = np.uint64(derive(seed, "plans", "block"))
-        self._cluster_key_C = mix(_offset(np.arange(len(sizes_C)), np.uint64(derive(seed, "plans", "cluster"))))
+        self._cluster_key_C = mix(
+            _offset(np.arange(len(sizes_C), dtype=np.int64), np.uint64(derive(seed, "plans", "cluster")))
+        )
 
     def _cut_evenly(self, active: I64, draws: I64) -> None:
         by_draws = np.argsort(draws, kind="stable")
@@ -178,15 +188,15 @@ class Order:
 
     def place(self, positions: I64) -> Place:
         """The whole way of each position from segment to document; positions of shape (N,), not cut into chunks."""
-        segment = self.segments.find(positions)
+        segment = self.segments.find_few(positions)
         start = self.segments.edges.take(segment)
         slots = self._slots.take(segment)
         block, within = np.divmod(positions - start, slots)
         block_number = self._blocks_before.take(segment) + block
         slot = permute(
             within.view(np.uint64),
-            slots.view(np.uint64),
-            self._slots_bits.take(segment),
+            np.asarray(slots).view(np.uint64),
+            np.asarray(self._slots_bits.take(segment)),
             mix(_offset(block_number, self._block_key)),
         ).view(np.int64)
         if self._entries is None:
@@ -199,6 +209,7 @@ class Order:
             draws_before = self._given_before.take(entry) + (drawn - self._entries.edges.take(entry))
         epoch, turn = np.divmod(draws_before, self._size_C.take(cluster))
         document = self.documents(cluster, epoch, turn)
+        segment = np.broadcast_to(segment, positions.shape)
         return Place(segment, block, slot, cluster, draws_before, epoch, document)
 
     def documents(self, cluster: I64, epoch: I64, turn: I64) -> I64:
@@ -218,7 +229,7 @@ class Order:
 
 def _offset(counter: I64, by: U64 | np.uint64) -> U64:
     """counter + by modulo 2^64."""
-    return counter.astype(np.int64).view(np.uint64) + by
+    return counter.view(np.uint64) + by
 
 
 def _levels(draws: I64, rates: NDArray[np.float64], num_blocks: int) -> NDArray[np.float64]:

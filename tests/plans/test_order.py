@@ -310,23 +310,25 @@ def plain_permute(place: int, domain: int, key: int) -> int:
 
     def hashed(half: int, multiplier: int, key: int) -> int:
         z = (half ^ key) * multiplier % WORD
-        return (z ^ z >> 32) * 0xC2B2AE3D27D4EB4F % WORD >> 32
+        return (z ^ z >> 32) * 0xC2B2AE3D27D4EB4F % WORD
 
-    def walk(place: int, key: int) -> int:
+    def walk(place: int, key: int, num: int) -> int:
         while True:
             low, high = place % 2**bits, place // 2**bits
-            for for_low, for_high in rounds:
-                low = (low + hashed(high, for_low, key)) % 2**bits
-                high = (high + (hashed(low, for_high, key) * high_size >> 32)) % high_size
+            for for_low, for_high in rounds[:num]:
+                low ^= hashed(high, for_low, key) >> 64 - bits
+                high = (high + ((hashed(low, for_high, key) >> 32) * high_size >> 32)) % high_size
             place = high * 2**bits + low
             if place < domain:
                 return place
 
-    place = walk(place, key)
+    place = walk(place, key, 3)
+    if domain < 1024:
+        place = walk(place, (key + 0x9FB21C651E98DF25) % WORD, 1)
     if domain < 256:
-        place = walk(place, (key + 0x632BE59BD9B4E019) % WORD)
+        place = walk(place, (key + 0x632BE59BD9B4E019) % WORD, 2)
     if domain < 16:
-        place = walk(place, (key + 0xD1342543DE82EF95) % WORD)
+        place = walk(place, (key + 0xD1342543DE82EF95) % WORD, 3)
     return place
 
 
@@ -412,10 +414,10 @@ GOLDEN_PLANS: dict[str, dict[str, Any]] = {
 }
 GOLDEN_POSITIONS = [0, 1, 2, 3, 100, 777, 1000, 1499]
 GOLDEN = {
-    "clusterclip": [[2, 0, 4, 6, 0, 2, 0, 0], [3, 197, 7, 0, 385, 96, 9, 302], [0, 0, 0, 0, 0, 2, 0, 1]],
-    "stationary": [[0, 0, 0, 0, 0, 0, 1, 3], [361, 439, 202, 40, 240, 172, 26, 18], [0, 0, 0, 0, 0, 0, 1, 3]],
-    "proportional": [[0, 0, 0, 0, 0, 0, 0, 0], [361, 439, 202, 40, 34, 464, 221, 242], [0, 0, 0, 0, 0, 1, 1, 2]],
-    "temperature": [[2, 1, 0, 0, 3, 2, 2, 2], [55, 0, 59, 427, 22, 93, 73, 29], [0, 0, 0, 0, 0, 1, 2, 3]],
+    "clusterclip": [[4, 5, 2, 6, 0, 1, 0, 0], [4, 0, 59, 0, 490, 82, 282, 494], [0, 0, 0, 0, 0, 2, 0, 1]],
+    "stationary": [[2, 4, 2, 2, 1, 0, 2, 0], [84, 4, 33, 99, 97, 57, 21, 403], [0, 0, 0, 0, 0, 0, 2, 1]],
+    "proportional": [[2, 3, 2, 2, 0, 2, 0, 1], [23, 8, 63, 50, 199, 2, 219, 31], [0, 0, 0, 0, 0, 1, 1, 1]],
+    "temperature": [[6, 1, 0, 0, 4, 0, 0, 1], [0, 9, 38, 310, 7, 284, 118, 49], [0, 0, 0, 0, 1, 0, 0, 3]],
 }
 
 

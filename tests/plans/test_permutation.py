@@ -45,7 +45,7 @@ def test_the_inverse_takes_every_image_back(data: st.DataObject, domain: int, ke
 
 def test_domains_and_keys_may_differ_from_place_to_place() -> None:
     rng = np.random.default_rng(5)
-    domains = rng.choice([1, 2, 3, 15, 16, 17, 255, 256, 257, 10**6, 2**40], 500)
+    domains = rng.choice([1, 2, 3, 15, 16, 17, 255, 256, 257, 1023, 1024, 10**6, 2**40], 500)
     places = (rng.random(500) * domains).astype(np.int64)
     keys = rng.integers(0, 2**63, 500).astype(np.uint64)
     together = permute(places.astype(np.uint64), domains.astype(np.uint64), low_bits(domains), keys)
@@ -84,7 +84,7 @@ def test_every_pair_of_images_is_equally_likely(domain: int, places: str) -> Non
     assert abs(chi_square_deviations(off_diagonal, expected)) < 4.5
 
 
-@pytest.mark.parametrize("domain", [1000, 4097, 100_003, 2**30 + 7, 2**40])
+@pytest.mark.parametrize("domain", [1000, 2048, 4097, 100_003, 2**30 + 7, 2**40])
 def test_neighbours_and_strides_leave_no_pattern_within_one_permutation(domain: int) -> None:
     """Differences of images are as those of random places: for neighbours, for strides of the halves, for thirds."""
     worst, cells = 0.0, 64
@@ -114,7 +114,7 @@ def test_keys_that_differ_in_one_bit_give_unrelated_orders() -> None:
 def test_golden_images_hold_still() -> None:
     """Changing any of these needs a higher ALGORITHM_VERSION: plans that exist would draw other documents."""
     key = 0x9E3779B97F4A7C15
-    assert of(np.arange(10), 10, key).tolist() == [0, 8, 7, 6, 9, 2, 5, 4, 1, 3]
-    assert of(np.arange(8), 100, key).tolist() == [49, 90, 14, 31, 12, 29, 15, 44]
-    assert of(np.arange(6), 10**6, key).tolist() == [519854, 652081, 891580, 963725, 26749, 841734]
-    assert of(np.arange(4), 2**40, key).tolist() == [325946840969, 635290389184, 944769540640, 515779620400]
+    assert of(np.arange(10), 10, key).tolist() == [3, 6, 4, 9, 2, 7, 5, 0, 1, 8]
+    assert of(np.arange(8), 100, key).tolist() == [13, 89, 3, 56, 72, 84, 78, 83]
+    assert of(np.arange(6), 10**6, key).tolist() == [12690, 869738, 719115, 725316, 987833, 562821]
+    assert of(np.arange(4), 2**40, key).tolist() == [576503229597, 640141157475, 177864365381, 26699017937]
