@@ -16,9 +16,9 @@ from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any
 
-from dataforge.errors import CorruptData, MixedEnvironment, NotReproducible
+from dataforge.errors import CorruptData, DataforgeError, MixedEnvironment, NotReproducible
 from dataforge.runners import InProcess, environment_of
-from dataforge.stage import Inputs, Out, Part, Run, Stage
+from dataforge.stage import Forecast, Inputs, Out, Part, Run, Stage
 from dataforge.workspace import parts as files
 from dataforge.workspace.artifact import Artifact, check_name, folder_of
 from dataforge.workspace.content import content_of_file
@@ -36,7 +36,7 @@ def make(workspace: Workspace, stage: Stage, inputs: Inputs, *, name: str, run: 
         name: moves to this artifact; the digest decides, the name is for eyes.
         run: where to run, progress, dry run.
     Returns:
-        The whole artifact (with `run.dry_run`, a Forecast in its place).
+        The whole artifact (with `run.dry_run`, a Forecast in place of one that is not there).
     Raises:
         NotReproducible: another writer of the same request made other content.
         NotConserved: in is not out + dropped.
@@ -44,18 +44,19 @@ def make(workspace: Workspace, stage: Stage, inputs: Inputs, *, name: str, run: 
     """
     run = run or Run()
     check_name(name)
-    if run.dry_run:
-        from dataforge.forecast import forecast
-
-        return forecast(workspace, stage, inputs, name)  # type: ignore[return-value]
+    if any(isinstance(given, Forecast) for given in inputs.values()):
+        return _forecast(workspace, stage, inputs, name)
     began = time.time()
     request = request_of(stage, inputs)
     folder = folder_of(workspace.path, stage.kind, request["id"])
     if folder is not None and (folder / "manifest.json").is_file() and not run.remake:
         artifact = Artifact.at(folder)
-        workspace.point(stage.kind, name, artifact.id)
+        if not run.dry_run:
+            workspace.point(stage.kind, name, artifact.id)
         run.progress.end(artifact.ref, {"found": len(artifact.manifest.parts), "made": 0, "reused": 0, "whole": True})
         return artifact
+    if run.dry_run:
+        return _forecast(workspace, stage, inputs, name)
     folder = folder or workspace.path / stage.kind / f"{name}@{request['id']}"
     folder.mkdir(parents=True, exist_ok=True)
     files.sweep(folder)
@@ -70,20 +71,23 @@ def make(workspace: Workspace, stage: Stage, inputs: Inputs, *, name: str, run: 
     missing = [part for part in parts if not _sidecar(folder, part).is_file()]
     tally["made"] = len(missing)
     run.progress.begin(f"{stage.kind}/{folder.name}", len(parts), len(parts) - len(missing))
-    if missing:
-        try:
-            (run.runner or InProcess()).run(stage, inputs, folder, missing, run.progress.part)
-        finally:
-            files.sweep(folder)  # what worker processes left that died on the way
-    records = [files.read_json(_sidecar(folder, part)) for part in parts]
-    out = Out(folder, getattr(stage, "content", content_of_file))
-    counts = sum((Counts.from_json(record["counts"]) for record in records), Counts())
-    counts = counts + stage.finish(inputs, records, out)
     ref = f"{stage.kind}/{folder.name}"
-    counts.check(ref)
-    manifest = _manifest(request, records + out.records, counts)
-    _publish_manifest(folder, manifest, ref)
-    workspace.catalog.add_parts(folder, [(record["key"], record["path"].split(".")[0]) for record in records])
+    out = Out(folder, getattr(stage, "content", content_of_file))
+    try:
+        if missing:
+            (run.runner or InProcess()).run(stage, inputs, folder, missing, run.progress.part)
+        records = [files.read_json(_sidecar(folder, part)) for part in parts]
+        counts = sum((Counts.from_json(record["counts"]) for record in records), Counts())
+        counts = counts + stage.finish(inputs, records, out)
+        counts.check(ref)
+        manifest = _manifest(request, records + out.records, counts)
+        _publish_manifest(folder, manifest, ref)
+    except DataforgeError as error:
+        _refused(workspace, folder, parts, error)
+        raise
+    finally:
+        files.sweep(folder)  # what worker processes left that died on the way
+    workspace.catalog.add_parts(folder, [(part.key, part.stem) for part in parts])
     workspace.point(stage.kind, name, manifest.id)
     seconds = time.time() - began
     told = {**tally, "seconds": round(seconds, 3), **_machine()}
@@ -93,6 +97,29 @@ def make(workspace: Workspace, stage: Stage, inputs: Inputs, *, name: str, run: 
     shutil.rmtree(out.scratch, ignore_errors=True)
     run.progress.end(ref, told)
     return Artifact(folder, manifest)
+
+
+def _forecast(workspace: Workspace, stage: Stage, inputs: Inputs, name: str) -> Any:
+    from dataforge.forecast import forecast
+
+    return forecast(workspace, stage, inputs, name)
+
+
+def _refused(workspace: Workspace, folder: Path, parts: Sequence[Part], error: DataforgeError) -> None:
+    """After a stated error: whole parts stay, for the next request to find; a folder without any goes.
+
+    What was refused is kept beside the request, for `status`.
+    """
+    whole = [(part.key, part.stem) for part in parts if _sidecar(folder, part).is_file()]
+    if (folder / "manifest.json").is_file():
+        return
+    if whole:
+        workspace.catalog.add_parts(folder, whole)
+        files.write_json(folder / "refused.json", {"error": error.what, "hint": error.hint}, replacing=True)
+    elif not any(folder.glob("*.json.json")) and not (folder / ".scratch").exists():
+        (folder / "request.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _publish_manifest(folder: Path, manifest: Manifest, ref: str) -> None:
@@ -129,7 +156,7 @@ def _manifest(request: dict[str, Any], records: list[dict[str, Any]], counts: Co
 def _check_names(parts: Sequence[Part]) -> None:
     stems = {part.stem for part in parts}
     assert len(stems) == len(parts), "two parts share a stem"
-    assert not stems & {"manifest", "request", "run"}, "a part's name is reserved"
+    assert not stems & {"manifest", "request", "run", "refused"}, "a part's name is reserved"
 
 
 def _sidecar(folder: Path, part: Part) -> Path:

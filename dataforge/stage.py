@@ -130,7 +130,11 @@ class Out:
     def write(self, name: str, *, rows: int = 0) -> Iterator[Path]:
         """A temporary path to write to; the file appears as `name` when the block ends without an error."""
         path = files.temporary(self.folder / name)
-        yield path
+        try:
+            yield path
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         self.records.append(publish_part(self.folder, path, name, {"rows": rows}, [], self._content, f"{name}.json"))
 
     def keep(self, name: str) -> None:

@@ -14,7 +14,7 @@ from kill_points import run_and_kill
 
 from dataforge.corpus import Documents, IngestConfig, append, ingest
 from dataforge.dedup import dedup
-from dataforge.errors import MixedEnvironment, NotConserved, NotReproducible
+from dataforge.errors import InputError, MixedEnvironment, NotConserved, NotReproducible
 from dataforge.make import make
 from dataforge.runners import ProcessPool
 from dataforge.stage import Forecast, Inputs, Out, Part, PartOut, Run, part_key
@@ -143,7 +143,9 @@ def test_an_appended_part_is_found_though_the_catalog_is_gone(workspace: Workspa
 def test_what_is_not_conserved_is_refused(workspace: Workspace, documents: Artifact) -> None:
     with pytest.raises(NotConserved, match="195 documents came in, 193 went out"):
         make(workspace, Lengths(LengthsConfig(lose=1)), {"documents": documents}, name="web")
-    assert not (workspace.open("documents/tiny").path.parent.parent / "lengths" / "manifest.json").exists()
+    (begun,) = workspace.unfinished()
+    assert begun["refused"]["error"].startswith("195 documents came in")
+    assert not workspace.artifacts("lengths")
 
 
 def test_other_content_under_one_id_is_refused(workspace: Workspace, documents: Artifact) -> None:
@@ -203,3 +205,29 @@ def test_ids_are_the_digest_of_the_request_alone(workspace: Workspace, corpus: P
     corpus.rename(elsewhere)
     other = ingest(Workspace(tmp_path / "other"), [elsewhere], name="b", config=IngestConfig(holdout=0.05))
     assert other.id == "71d4d7e6aa3e"  # frozen: a change here means that no workspace of before is found again
+
+
+def test_a_refusal_leaves_nothing_where_nothing_was_made(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(b"no gzip at all")
+    with pytest.raises(InputError):
+        ingest(workspace, [tmp_path / "a.jsonl.gz"], name="web")
+    assert workspace.unfinished() == []
+    assert list((workspace.path / "documents").iterdir()) == []
+
+
+def test_parts_made_before_a_refusal_are_found_by_the_next_request(workspace: Workspace, corpus: Path) -> None:
+    broken = corpus / "third.jsonl.gz"
+    broken.write_bytes(b"no gzip at all")
+    with pytest.raises(InputError):
+        ingest(workspace, [corpus], name="web")
+    (begun,) = workspace.unfinished()
+    assert (begun["done"], "gzip stream is broken" in begun["refused"]["error"]) == (2, True)
+    broken.unlink()
+    whole = ingest(workspace, [corpus], name="web")
+    assert json.loads((whole.path / "run.json").read_text())["reused"] == 2
+
+
+def test_a_dry_run_names_what_is_there(workspace: Workspace, corpus: Path) -> None:
+    made = ingest(workspace, [corpus], name="web")
+    assert ingest(workspace, [corpus], name="other", run=Run(dry_run=True)).id == made.id
+    assert workspace.names("documents") == {"web": made.id}

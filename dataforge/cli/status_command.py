@@ -32,7 +32,8 @@ def command(workspace_path: str, as_json: bool) -> None:
         print(f"{artifact.ref:<44}  whole            {amount(artifact)}")
     for told in begun:
         parts = f"{told['done']} of {len(told['parts'])} parts"
-        print(f"{told['ref']:<44}  {parts:<15}  go on with: {_begun(told)['go_on_with']}")
+        how = f"refused: {told['refused']['error']}" if told["refused"] else f"go on with: {_begun(told)['go_on_with']}"
+        print(f"{told['ref']:<44}  {parts:<15}  {how}")
     if not whole and not begun:
         print("nothing yet; `dataforge ingest FILES` begins")
 

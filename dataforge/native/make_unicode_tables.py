@@ -10,8 +10,10 @@ characters splits text with those characters otherwise: raise SPLITTER_VERSION i
 
 from __future__ import annotations
 
+from email.message import Message
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import cast
 
 import regex
 
@@ -45,7 +47,7 @@ def main() -> None:
     classes = class_of_each_code_point()
     blocks: dict[bytes, int] = {}
     index = [blocks.setdefault(classes[i : i + BLOCK], len(blocks)) for i in range(0, NUM_CODE_POINTS, BLOCK)]
-    described = regex.search(r"Unicode (\d+\.\d+\.\d+)", str(metadata("regex").get_payload()))
+    described = regex.search(r"Unicode (\d+\.\d+\.\d+)", str(cast(Message, metadata("regex")).get_payload()))
     unicode_version = described[1] if described else "of an unstated version"
 
     def rows(values: bytes | list[int]) -> str:

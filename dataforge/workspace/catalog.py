@@ -75,7 +75,7 @@ class Catalog:
 
     def _sidecars(self) -> Iterator[tuple[str, str, str]]:
         for path in sorted(self.workspace.glob("*/*@*/*.json")):
-            if path.name in ("manifest.json", "request.json", "run.json"):
+            if path.name in ("manifest.json", "request.json", "run.json", "refused.json"):
                 continue
             told: Any = read_json(path)
             if isinstance(told, dict) and {"key", "sha256", "content", "counts"} <= told.keys():

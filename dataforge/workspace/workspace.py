@@ -66,7 +66,8 @@ class Workspace:
                 continue
             request = parts.read_json(folder / "request.json")
             done = sum((folder / f"{name.split('.')[0]}.json").is_file() for name in request["parts"])
-            told.append({**request, "ref": f"{folder.parent.name}/{folder.name}", "done": done})
+            refused = parts.read_json(folder / "refused.json") if (folder / "refused.json").is_file() else None
+            told.append({**request, "ref": f"{folder.parent.name}/{folder.name}", "done": done, "refused": refused})
         return told
 
     def open(self, ref: str | Ref | Artifact, kind: str | None = None) -> Artifact:
