@@ -23,6 +23,17 @@ def gather_spans(
     out: NDArray[Any],
 ) -> None: ...
 
+def locate_documents(
+    part: NDArray[np.int64],
+    number: NDArray[np.int64],
+    numbers_at: NDArray[np.uint64],
+    ends_at: NDArray[np.uint64],
+    first_number: NDArray[np.int64],
+    num_documents: NDArray[np.int64],
+    start: NDArray[np.int64],
+    length: NDArray[np.int64],
+) -> int: ...
+
 # tokenizers: texts, word counts, training, encoding
 
 class TextBatch:
@@ -68,5 +79,5 @@ class Encoder:
 
 def reachable_merges(
     tokens: list[bytes], byte_ids: NDArray[np.uint32], pairs: NDArray[np.int32] | None = None
-) -> NDArray[np.int64]: ...
+) -> NDArray[np.int32]: ...
 def join_tokens(bytes: NDArray[np.uint8], offsets: NDArray[np.int64], ids: NDArray[np.uint32]) -> bytes: ...

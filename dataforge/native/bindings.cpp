@@ -17,6 +17,7 @@
 #include "crc32c.hpp"
 #include "encoder.hpp"
 #include "gather.hpp"
+#include "locate.hpp"
 #include "word_counts.hpp"
 
 namespace nb = nanobind;
@@ -54,6 +55,18 @@ void gather_spans(Int64s part, Int64s start, Int64s length, Addresses address, I
         dataforge::gather<uint32_t>(spans, parts, out.data());
 }
 
+size_t locate_documents(Int64s part, Int64s number, Addresses numbers_at, Addresses ends_at, Int64s first_number,
+                        Int64s num_documents, Out<int64_t> start, Out<int64_t> length) {
+    const size_t count = part.shape(0), parts = ends_at.shape(0);
+    if (number.shape(0) != count || start.shape(0) != count || length.shape(0) != count || numbers_at.shape(0) != parts ||
+        first_number.shape(0) != parts || num_documents.shape(0) != parts)
+        throw std::invalid_argument("the arrays differ in length");
+    const dataforge::DocumentTables tables{numbers_at.data(), ends_at.data(), first_number.data(), num_documents.data(),
+                                           parts};
+    nb::gil_scoped_release release;
+    return dataforge::locate(tables, part.data(), number.data(), count, start.data(), length.data());
+}
+
 void bind_shards(nb::module_& m) {
     m.def("crc32c", [](Bytes data, uint32_t value) {
         nb::gil_scoped_release release;
@@ -74,6 +87,10 @@ void bind_shards(nb::module_& m) {
         }
     }, nb::arg("data"), nb::arg("page_bytes"), nb::arg("out"), "CRC-32C of each page of a buffer, the last may be short.");
     m.attr("crc32c_hardware") = dataforge::crc32c_has_hardware();
+
+    m.def("locate_documents", &locate_documents, nb::arg("part"), nb::arg("number"), nb::arg("numbers_at"),
+          nb::arg("ends_at"), nb::arg("first_number"), nb::arg("num_documents"), nb::arg("start").noconvert(),
+          nb::arg("length").noconvert(), "Finds documents in mapped parts; the first that is not there, else their count.");
 
     const char* doc = "Copies spans of mapped parts, one behind the other, to `out`.";
     m.def("gather_spans", &gather_spans<int64_t>, nb::arg("part"), nb::arg("start"), nb::arg("length"),
@@ -279,19 +296,14 @@ struct AnyEncoder {
     }
 };
 
-// The merges that text can reach, as rows (left, right, id, rank). `pairs` lists the allowed ones in order of rank; without
-// it any pair that spells a token is allowed and ranks as that token's id, which is tiktoken's rule.
+// The merges that text can reach, as rows (left, right, id) in order of rank. `pairs` lists the allowed ones in order of
+// rank; without it any pair that spells a token is allowed and ranks as that token's id, which is tiktoken's rule.
 nb::object reachable_merges(nb::list tokens, Uint32s byte_ids, std::optional<Int32Rows> pairs) {
-    using dataforge::RankSegmenter;
     const auto spellings = strings_of(tokens);
     if (byte_ids.shape(0) != 256 || (pairs && pairs->shape(1) != 2)) throw std::invalid_argument("the tables differ in size");
-    std::vector<int64_t> rows;
+    std::vector<int32_t> rows;
     {
         nb::gil_scoped_release release;
-        std::vector<uint32_t> by_size(spellings.size());
-        for (uint32_t id = 0; id < by_size.size(); ++id) by_size[id] = id;
-        std::stable_sort(by_size.begin(), by_size.end(),
-                         [&](uint32_t a, uint32_t b) { return spellings[a].size() < spellings[b].size(); });
         std::unordered_map<uint64_t, uint32_t> rank;
         for (size_t i = 0; pairs && i < pairs->shape(0); ++i) {
             const auto left = static_cast<uint32_t>(pairs->data()[2 * i]), right = static_cast<uint32_t>(pairs->data()[2 * i + 1]);
@@ -300,10 +312,11 @@ nb::object reachable_merges(nb::list tokens, Uint32s byte_ids, std::optional<Int
         const auto rank_of = [&](uint32_t left, uint32_t right, uint32_t id) -> uint32_t {
             if (!pairs) return id;
             const auto found = rank.find(static_cast<uint64_t>(left) << 32 | right);
-            return found == rank.end() ? RankSegmenter::kNoRank : found->second;
+            return found == rank.end() ? dataforge::MergeTable::kNone : found->second;
         };
-        for (const auto& merge : RankSegmenter::reachable_merges(spellings, by_size, byte_ids.data(), rank_of))
-            rows.insert(rows.end(), {merge.left, merge.right, merge.id, merge.rank});
+        const size_t num_ranks = pairs ? pairs->shape(0) : spellings.size();
+        for (const auto& [left, right, id] : dataforge::reachable_merges(spellings, byte_ids.data(), num_ranks, rank_of))
+            for (const uint32_t each : {left, right, id}) rows.push_back(static_cast<int32_t>(each));
     }
     return array_of(std::move(rows));
 }
@@ -407,7 +420,7 @@ void bind_tokenizers(nb::module_& m) {
              "Ids of all texts, uint16 or uint32, and their offsets [n + 1].");
 
     m.def("reachable_merges", &reachable_merges, nb::arg("tokens"), nb::arg("byte_ids"), nb::arg("pairs") = nb::none(),
-          "The merges that text can reach, (left, right, id, rank) one behind the other, in order of the tokens' length.");
+          "The merges that text can reach, (left, right, id) one behind the other, in order of rank.");
     m.def("join_tokens", &join_tokens, nb::arg("bytes"), nb::arg("offsets"), nb::arg("ids"), "The bytes of the ids' tokens.");
 }
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataforge.errors import ConfigError, CorruptData, PastTheEnd
+from dataforge.errors import ArtifactIncomplete, ArtifactNotFound, ConfigError, CorruptData, PastTheEnd
 from dataforge.rows.row_index import RowIndex
 from dataforge.shards import Shards
 from dataforge.workspace.artifact import Artifact
@@ -58,12 +58,12 @@ class Rows:
         plan, shards: in their place, where the caller has them open.
     Raises:
         FormatError, ChecksumMismatch: something is not what was written.
-        ArtifactNotFound: plan or shards are gone.
+        ArtifactNotFound, ArtifactIncomplete: there are no whole rows, or plan or shards are gone.
     """
 
     def __init__(self, artifact_or_folder: Any, *, plan: Any = None, shards: Shards | None = None) -> None:
         is_artifact = isinstance(artifact_or_folder, Artifact)
-        self.artifact: Artifact = artifact_or_folder if is_artifact else Artifact.at(Path(artifact_or_folder))
+        self.artifact: Artifact = artifact_or_folder if is_artifact else _artifact_at(Path(artifact_or_folder))
         if self.artifact.kind != "rows":
             raise ConfigError(f"{self.artifact.ref} is no rows artifact", hint="give rows, as `pack` makes them")
         self._index = RowIndex(self.artifact.path)
@@ -195,3 +195,15 @@ class Rows:
         """Let go of the maps."""
         self._index.close()
         self.shards.close()
+
+
+def _artifact_at(folder: Path) -> Artifact:
+    if not folder.is_dir():
+        raise ArtifactNotFound("there is no such folder", where=str(folder), hint="`dataforge list rows` shows them")
+    if not (folder / "manifest.json").is_file():
+        raise ArtifactIncomplete(
+            "the folder has no manifest.json, so it is no whole artifact",
+            where=str(folder),
+            hint="give workspace/rows/name@id; if that was begun and not finished, `dataforge pack` goes on with it",
+        )
+    return Artifact.at(folder)

@@ -36,9 +36,9 @@ class Shards:
         self.dtype = dtype_of(self._fields.vocab_size)
         holders = np.flatnonzero(self._table[:, 2] > 0)  # parts that hold a document
         self._holders, self._firsts = holders, self._table[holders, 0].copy()
-        self._parts: list[_Part | None] = [None] * len(self._names)
-        self._address = np.zeros(len(self._names), np.uint64)
+        self._first_number, self._num_documents = self._table[:, 0].copy(), self._table[:, 2].copy()
         self._num_tokens = self._table[:, 3].copy()
+        self._maps = _Maps(len(self._names))
         pages = [-(-padded(int(tokens) * self.dtype.itemsize) // self._page_bytes) for tokens in self._num_tokens]
         self._page_base = np.concatenate([[0], np.cumsum(pages)]).astype(np.int64)
         self._checked = np.zeros(int(self._page_base[-1]), bool)
@@ -85,7 +85,22 @@ class Shards:
             InputError: a number is in none of the parts.
         """
         wanted = np.atleast_1d(np.asarray(numbers, np.int64))
-        part, start, length, _ = self._look_up(wanted)
+        part = self._part_of(wanted)
+        start, length = np.empty(wanted.size, np.int64), np.empty(wanted.size, np.int64)
+        if native is None:
+            for group, held, index in self._by_part(wanted, part):
+                start[group] = np.where(index > 0, held.ends[index - 1], 0)
+                length[group] = held.ends[index] - start[group]
+            return part, start, length
+        maps = self._maps
+        for index in np.unique(part[maps.ends_at[part] == 0]).tolist():
+            held = self._part(index, maps)
+            maps.numbers_at[index] = 0 if held.dense else held.numbers.ctypes.data
+            maps.ends_at[index] = held.ends.ctypes.data
+        tables = (maps.numbers_at, maps.ends_at, self._first_number, self._num_documents)
+        found = native.locate_documents(part, np.ascontiguousarray(wanted), *tables, start, length)
+        if found != wanted.size:
+            raise self._missing(int(wanted[found]))
         return part, start, length
 
     def lengths(self, numbers: Any) -> np.ndarray:
@@ -95,7 +110,10 @@ class Shards:
     def text_bytes_of(self, numbers: Any) -> np.ndarray:
         """UTF-8 bytes of each document's text, int64."""
         wanted = np.atleast_1d(np.asarray(numbers, np.int64))
-        return self._look_up(wanted, sizes=True)[3]
+        sizes = np.empty(wanted.size, np.int64)
+        for group, held, index in self._by_part(wanted, self._part_of(wanted)):
+            sizes[group] = held.sizes[index]
+        return sizes
 
     def tokens(self, number: int) -> np.ndarray:
         """The token ids of one document, a read-only view of the mapped shard."""
@@ -134,14 +152,13 @@ class Shards:
         """
         if out.dtype.name not in GATHER_DTYPES or out.dtype.itemsize < self.dtype.itemsize:
             raise ConfigError(f"tokens of type {self.dtype.name} cannot be read as {out.dtype.name}")
-        maps, address = self._parts, self._address  # they live on here if another thread calls `close`
+        maps = self._maps  # they live on here if another thread calls `close`
         self.check(part, start, length)
-        for index in np.unique(part[address[part] == 0]).tolist():
-            self._part(index)
+        for index in np.unique(part[maps.tokens_at[part] == 0]).tolist():
+            maps.tokens_at[index] = self._part(index, maps).tokens.ctypes.data
         if native is not None:
             spans = (np.ascontiguousarray(told, np.int64) for told in (part, start, length))
-            native.gather_spans(*spans, address, self._num_tokens, self.dtype.itemsize, out)
-            assert len(maps) == len(address)
+            native.gather_spans(*spans, maps.tokens_at, self._num_tokens, self.dtype.itemsize, out)
             return
         at = 0
         for index, begin, size in zip(part.tolist(), start.tolist(), length.tolist(), strict=True):
@@ -159,17 +176,17 @@ class Shards:
 
     def close(self) -> None:
         """Let go of the maps; they go when the last array that looks into them does."""
-        self._address = np.zeros_like(self._address)
-        self._parts = [None] * len(self._names)
+        self._maps = _Maps(len(self._names))
 
-    def _look_up(
-        self, wanted: np.ndarray, *, sizes: bool = False
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _part_of(self, wanted: np.ndarray) -> np.ndarray:
+        """The part whose range of numbers holds each number."""
         place = np.searchsorted(self._firsts, wanted, "right") - 1
         if wanted.size and int(place.min()) < 0:
             raise self._missing(int(wanted[place < 0][0]))
-        part = self._holders[place] if wanted.size else np.zeros(0, np.int64)
-        start, length, text = (np.empty(wanted.size, np.int64) for _ in range(3))
+        return self._holders[place] if wanted.size else np.zeros(0, np.int64)
+
+    def _by_part(self, wanted: np.ndarray, part: np.ndarray) -> Iterator[tuple[np.ndarray, _Part, np.ndarray]]:
+        """For each part: which of the wanted are in it, the part, and their places in its tables."""
         order = np.argsort(part, kind="stable")
         borders = np.flatnonzero(np.diff(part[order])) + 1
         for group in np.split(order, borders) if wanted.size else []:
@@ -177,12 +194,7 @@ class Shards:
             index = held.index_of(wanted[group])
             if int(index.min()) < 0:
                 raise self._missing(int(wanted[group[index < 0]][0]))
-            end = held.ends[index]
-            start[group] = np.where(index > 0, held.ends[index - 1], 0)
-            length[group] = end - start[group]
-            if sizes:
-                text[group] = held.sizes[index]
-        return part, start, length, text
+            yield group, held, index
 
     def _missing(self, number: int) -> InputError:
         return InputError(
@@ -191,8 +203,9 @@ class Shards:
             hint="plan and shards must come from the same documents: tokenize what the plan was made from",
         )
 
-    def _part(self, index: int) -> _Part:
-        part = self._parts[index]
+    def _part(self, index: int, maps: _Maps | None = None) -> _Part:
+        maps = maps or self._maps
+        part = maps.parts[index]
         if part is None:
             try:
                 part = _Part(self.folder / self._names[index], self._table[index], self._page_bytes)
@@ -202,9 +215,16 @@ class Shards:
                     where=str(self.folder),
                     hint="raise `ulimit -n` above the number of parts" if error.errno == errno.EMFILE else None,
                 ) from error
-            self._address[index] = part.tokens.ctypes.data
-            self._parts[index] = part
+            maps.parts[index] = part
         return part
+
+
+class _Maps:
+    """The parts that are mapped, and where their tables lie in memory (0: not yet looked at)."""
+
+    def __init__(self, num_parts: int) -> None:
+        self.parts: list[_Part | None] = [None] * num_parts
+        self.tokens_at, self.ends_at, self.numbers_at = (np.zeros(num_parts, np.uint64) for _ in range(3))
 
 
 class _Part:
@@ -225,7 +245,7 @@ class _Part:
             )
         self.tokens = self.file.paged()
         self._items = page_bytes // self.tokens.itemsize
-        self._dense = self.fields.last_number - self.fields.first_number + 1 == self.fields.num_documents
+        self.dense = self.fields.last_number - self.fields.first_number + 1 == self.fields.num_documents
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -252,7 +272,7 @@ class _Part:
 
     def index_of(self, numbers: np.ndarray) -> np.ndarray:
         """Position of each document number in this part, -1 where it is not."""
-        if self._dense:
+        if self.dense:
             index = numbers - self.fields.first_number
             return np.where(index < self.fields.num_documents, index, -1)
         table = self.numbers

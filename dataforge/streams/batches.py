@@ -83,7 +83,7 @@ class Buffers:
     references in another way; there every chunk gets fresh memory.
     """
 
-    def __init__(self, kept: int = 6) -> None:
+    def __init__(self, kept: int = 12) -> None:
         counted = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
         self._kept = kept if counted else 0
         self._held: list[np.ndarray] = [np.empty(1, np.uint8)]

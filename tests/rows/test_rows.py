@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from tiny_rows import make_chain
 
-from dataforge.errors import ChecksumMismatch, ConfigError, DataforgeError, NothingToDo, PastTheEnd, UnknownName
+from dataforge.errors import (
+    ArtifactIncomplete,
+    ArtifactNotFound,
+    ChecksumMismatch,
+    ConfigError,
+    DataforgeError,
+    NothingToDo,
+    PastTheEnd,
+    UnknownName,
+)
 from dataforge.plans import SamplingPlan
 from dataforge.rows import Rows, pack, row_index
 from dataforge.rows.pack import PackConfig
@@ -152,6 +161,10 @@ def _read_all(rows):
         rows.read(row)
 
 
-def test_only_rows_can_be_opened_as_rows(chain):
+def test_only_whole_rows_can_be_opened_as_rows(chain, tmp_path):
+    with pytest.raises(ArtifactNotFound, match="no such folder"):
+        Rows(tmp_path / "nowhere")
+    with pytest.raises(ArtifactIncomplete, match=r"no manifest\.json"):
+        Rows(tmp_path)
     with pytest.raises(ConfigError, match="is no rows artifact"):
         Rows(chain.plan)

@@ -61,6 +61,21 @@ def test_gathered_spans_are_what_plain_slices_give(make_shards, native, dtype, m
     assert out.tolist() == expected
 
 
+@pytest.mark.skipif(reader.native is None, reason="dataforge._native is not built here")
+@pytest.mark.parametrize("gaps", [True, False])
+def test_documents_are_found_natively_where_numpy_finds_them(make_shards, gaps, monkeypatch):
+    made = make_shards(gaps=gaps, eos_id=0)
+    numbers = np.random.default_rng(0).permutation(list(made.documents) * 2)
+    fast = Shards(made.folder).locate(numbers)
+    absent = [n for n in range(-2, max(made.documents) + 3) if n not in made.documents]
+    for number in absent:
+        with pytest.raises(InputError, match=f"number {number:,} is in none"):
+            Shards(made.folder).locate([*numbers.tolist(), number])
+    monkeypatch.setattr(reader, "native", None)
+    plain = Shards(made.folder).locate(numbers)
+    assert [told.tolist() for told in fast] == [told.tolist() for told in plain]
+
+
 def test_gathering_outside_a_part_or_into_too_narrow_a_type_is_refused(make_shards):
     made = make_shards("wide@0123456789ab", vocab_size=70_000)
     shards = Shards(made.folder)
