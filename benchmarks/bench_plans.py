@@ -4,8 +4,8 @@
 
 Before anything is timed, each plan is checked: every draw of a smaller plan is made and counted against the allocation,
 positions asked for in a mixed-up order must give what reading through gives, and no document may be drawn twice in an
-epoch. Rounds are interleaved over the cases; the table gives median and quartiles of draws per second of the thread's own
-processor time (so that a shared machine does not count against it), and the median by the clock beside it.
+epoch. Rounds are interleaved over the cases; the table gives median and quartiles of draws per second of the thread's
+own processor time (so that a shared machine does not count against it), and the median by the clock beside it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def main() -> None:
             f"max {max(processor) / 1e6:.1f}  by the clock {statistics.median(clock) / 1e6:.1f}"
         )
     told = {
-        "what": "draws per second of SamplingPlan.at, one core",
+        "what": "draws per second of SamplingPlan.at: of processor time, and of the clock",
         "command": "python benchmarks/bench_plans.py --rounds " + str(args.rounds),
         "algorithm_version": ALGORITHM_VERSION,
         "rounds": args.rounds,

@@ -20,5 +20,5 @@ def command(first: str, second: str, workspace_path: str, as_json: bool) -> None
 
     workspace = open_workspace(workspace_path)
     plans = [open_plan(workspace.open(ref, "plans")) for ref in (first, second)]
-    told = plans[0].diff(plans[1])
-    print(json.dumps(told, indent=None if as_json else 1, default=lambda value: value.tolist()))
+    told = plans[0].diff(plans[1]).to_json()
+    print(json.dumps(told, indent=None if as_json else 1))

@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from kill_points import run_and_kill
 
+from dataforge.cli.diff_command import command as diff_command
 from dataforge.corpus import Documents, IngestConfig, append, ingest
 from dataforge.dedup import dedup
 from dataforge.errors import ConfigError, CorruptData, FormatError, HeldOut, InputError, PlanInfeasible
@@ -259,6 +261,13 @@ def test_a_dry_run_makes_nothing(workspace: Workspace, clusters: Artifact) -> No
     assert workspace.artifacts("plans") == []
     ahead = plan(workspace, told, name="tiny", config=DRAWS, run=Run(dry_run=True))
     assert isinstance(ahead, Forecast)
+
+
+def test_the_diff_command_prints_what_changes(workspace: Workspace, clusters: Artifact) -> None:
+    refs = [plan(workspace, clusters, name=f"n{n}", config=PlanConfig(num_draws=n)).ref for n in (300, 310)]
+    done = CliRunner().invoke(diff_command, [*refs, "--workspace", str(workspace.path), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["settings"] == {"budget": [300, 310]}
 
 
 # Budgets and settings
