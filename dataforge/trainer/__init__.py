@@ -9,6 +9,7 @@ metrics      one JSON line a step
 evaluate     bits per byte on held-out documents
 baselines    unigram and bigram models of the same rows
 progress     a bar, or lines
+train        the stage: a rows artifact to a checkpoints artifact
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from dataforge.errors import ChecksumMismatch, FormatError, TrainingError
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
-MODEL_CONFIG = "config.model.json"
-STATE = "state.train.json"
+MODEL_CONFIG = "model.json"
+STATE = "state.json"
 
 _STEP = re.compile(r"step-(\d{8,})\Z")
 

@@ -34,8 +34,11 @@ class TrainConfig:
     warmup_steps: int = 20
     """Steps of linear warm-up."""
     beta1: float = 0.9
+    """AdamW's memory of the gradient."""
     beta2: float = 0.95
+    """AdamW's memory of the squared gradient."""
     eps: float = 1e-8
+    """Added to the root of the squared gradient."""
     weight_decay: float = 0.1
     """Decoupled, on matrices; norms have none."""
     max_grad_norm: float = 1.0

@@ -23,14 +23,13 @@ from dataforge.trainer.checkpoint import Checkpoint, CheckpointStore, refuse_oth
 from dataforge.trainer.config import FitConfig, TrainConfig
 from dataforge.trainer.evaluate import Evaluation, HeldOut, evaluate
 from dataforge.trainer.folder_lock import folder_lock
-from dataforge.trainer.metrics import MetricsLog, merge_router_metrics
+from dataforge.trainer.metrics import METRICS, MetricsLog, merge_router_metrics
 from dataforge.trainer.optimizer import Optimizer
 from dataforge.trainer.progress import NoProgress, StepProgress
 from dataforge.trainer.schedule import learning_rate
 
 # B rows  L positions
 
-METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 
 
@@ -103,7 +102,7 @@ def fit(
         TrainingError: the loss is not a number (the rows and documents are named), or the folder holds another run.
         MixedEnvironment: the folder's checkpoint is of another device class, library version or thread count.
     """
-    device = _device(config.device)
+    device = pick_device(config.device)
     with _threads(config.num_threads), _opened(config, loader) as stream, folder_lock(Path(config.folder)):
         run = _Run(config, stream, held_out, device, progress or NoProgress())
         try:
@@ -297,10 +296,10 @@ class _Run:
             self.evaluation = Evaluation(told["bits"], told["bytes"], told["tokens"], told["documents"])
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, num_threads: int | None = None) -> dict[str, Any]:
     """What the last bits of a run depend on, besides its config."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"device": name, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    return {"device": name, "torch": torch.__version__, "threads": num_threads or torch.get_num_threads()}
 
 
 def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:
@@ -318,7 +317,8 @@ def _plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is a GPU if there is one. Raises ConfigError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from dataforge.moe import max_violation
 
+METRICS = "metrics.jsonl"
+"""A run's metrics; in an artifact without `TIME_FIELDS`, which are in `TIMINGS` beside the manifest."""
+TIMINGS = "timings.jsonl"
 TIME_FIELDS = ("seconds", "tokens_per_s")
 """What two runs of the same config may differ in."""
 
@@ -54,8 +57,26 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file, in order; a last line that a kill tore is left out."""
-    return [row for _, row in _lines(path)]
+    """The rows of a metrics file, in order; a last line that a kill tore is left out.
+
+    For an artifact's metrics, rows have their times again if `timings.jsonl` lies beside.
+    """
+    times = {row["step"]: row for _, row in _lines(path.with_name(TIMINGS))}
+    return [{**row, **times.get(row["step"], {})} for _, row in _lines(path)]
+
+
+def without_times(path: Path, folder: Path) -> tuple[Path, Path]:
+    """Write a run's metrics into `folder` as two files, without the times and the times alone; their paths."""
+    plain, timings = folder / METRICS, folder / TIMINGS
+    with (
+        plain.open("w", encoding="utf-8", newline="\n") as told,
+        timings.open("w", encoding="utf-8", newline="\n") as timed,
+    ):
+        for row in read_metrics(path):
+            times = {name: row.pop(name) for name in TIME_FIELDS}
+            told.write(json.dumps(row, allow_nan=False) + "\n")
+            timed.write(json.dumps({"step": row["step"], **times}) + "\n")
+    return plain, timings
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -240,7 +240,7 @@ def test_progress_hears_of_every_step_and_of_the_end(toy, tmp_path):
 
 def test_the_state_is_plain_json_that_names_the_loaders_place(toy, tmp_path):
     result = toy.toy_fit(tmp_path, steps=7)
-    state = json.loads((result.checkpoint.folder / "state.train.json").read_text())
+    state = json.loads((result.checkpoint.folder / "state.json").read_text())
     assert state["step"] == 7
     assert state["loader"] == {"cursor": 28}
     assert state["config"]["lr"] == 0.01
