@@ -45,9 +45,10 @@ void Encoder<Id>::give_back(std::unique_ptr<Worker> worker) const {
     idle_.push_back(std::move(worker));
 }
 
-// A word that is not in the cache's table: from its second map, or segmented and kept.
+// A word that is long or new: from the cache's map, or segmented and kept. `look` says whether the map may have it.
 template <typename Id>
-void Encoder<Id>::encode_rarer(Worker& worker, ByteSpan word, const ShortKey& key, uint64_t hash, Buffer<Id>& ids) const {
+void Encoder<Id>::encode_rarer(Worker& worker, ByteSpan word, const ShortKey& key, uint64_t hash, bool look,
+                               Buffer<Id>& ids) const {
     using Cache = WordCache<Id>;
     const size_t size = word.size();
     if (size >= UINT32_MAX) throw std::length_error("a pre-token of 4 GiB or more");
@@ -60,42 +61,65 @@ void Encoder<Id>::encode_rarer(Worker& worker, ByteSpan word, const ShortKey& ke
         }
         ids.set_size(ids.size() + num);
     };
-    if (size <= Cache::kLongestWord) {
+    if (look && size <= Cache::kLongestWord) {
         const auto kept = worker.cache.find_long(word.begin, size, hash);
         if (kept.ids) return append(kept.ids, kept.num);
     }
     worker.ids.resize(std::max(worker.ids.size(), size));
     const size_t num = segmenter_->segment(word.begin, size, worker.scratch, worker.ids.data());
     append(reinterpret_cast<const uint8_t*>(worker.ids.data()), num);
-    if (size <= ShortKey::kMostBytes && num <= Cache::kInline)
-        worker.cache.insert(key, hash, worker.ids.data(), num);
-    else if (size <= Cache::kLongestWord)
-        worker.cache.insert_long(word.begin, size, hash, worker.ids.data(), num);
-    else if (size > size_t{1} << 20)
-        std::vector<uint32_t>().swap(worker.ids);
+    if (size > size_t{1} << 20) std::vector<uint32_t>().swap(worker.ids);
+    if (size > Cache::kLongestWord) return;
+    const bool is_short = size <= ShortKey::kMostBytes, fits = num <= Cache::kInline;
+    if (!is_short || !fits) worker.cache.insert_long(word.begin, size, hash, worker.ids.data(), num);
+    if (is_short && !(look && !fits)) worker.cache.insert(key, hash, worker.ids.data(), fits ? num : Cache::kInMap);
 }
 
+// Windows of pre-tokens in two passes: the first splits, makes the keys and asks for the cache lines; the second finds them
+// arrived. Without that, most of the time would go into waiting for memory.
 template <typename Id>
 template <Pattern pattern>
 void Encoder<Id>::encode_bytes(Worker& worker, ByteSpan text, Buffer<Id>& ids) const {
-    for (const uint8_t* word = text.begin; word < text.end;) {
-        const uint8_t* after = next_pretoken<pattern>(word, text.end);
-        const auto size = static_cast<size_t>(after - word);
-        if (size <= ShortKey::kMostBytes) [[likely]] {
-            const ShortKey key = short_key(word, size, text.end);
-            const uint64_t hash = hash_of(key);
-            if (const auto* found = worker.cache.find(key, hash)) [[likely]] {
-                ids.reserve_more(WordCache<Id>::kInline);
-                std::memcpy(ids.end(), found->ids, sizeof(found->ids));    // all that fit; `num` says how many count
-                ids.set_size(ids.size() + found->num);
+    using Cache = WordCache<Id>;
+    constexpr size_t kWindow = 64;
+    struct Word {
+        ByteSpan bytes;
+        ShortKey key;
+        uint64_t hash;
+    };
+    Word words[kWindow];
+    for (const uint8_t* at = text.begin; at < text.end;) {
+        size_t num = 0;
+        do {
+            Word& word = words[num++];
+            const uint8_t* after = next_pretoken<pattern>(at, text.end);
+            word.bytes = {at, after};
+            const size_t size = word.bytes.size();
+            if (size <= ShortKey::kMostBytes) [[likely]] {
+                word.key = short_key(at, size, text.end);
+                word.hash = hash_of(word.key);
+                worker.cache.prefetch(word.hash);
             } else {
-                encode_rarer(worker, {word, after}, key, hash, ids);
+                word.key = {0, 0};
+                word.hash = size <= Cache::kLongestWord ? hash_of(at, size) : 0;
             }
-        } else {
-            const uint64_t hash = size <= WordCache<Id>::kLongestWord ? hash_of(word, size) : 0;
-            encode_rarer(worker, {word, after}, ShortKey{0, 0}, hash, ids);
+            at = after;
+        } while (num < kWindow && at < text.end);
+        for (size_t i = 0; i < num; ++i) {
+            const Word& word = words[i];
+            bool look = true;
+            if (word.key.high != 0) [[likely]] {
+                const auto* found = worker.cache.find(word.key, word.hash);
+                look = found != nullptr;
+                if (found && found->num != Cache::kInMap) [[likely]] {
+                    ids.reserve_more(Cache::kInline);
+                    std::memcpy(ids.end(), found->ids, sizeof(found->ids));    // all that fit; `num` says how many count
+                    ids.set_size(ids.size() + found->num);
+                    continue;
+                }
+            }
+            encode_rarer(worker, word.bytes, word.key, word.hash, look, ids);
         }
-        word = after;
     }
 }
 

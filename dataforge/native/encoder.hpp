@@ -81,7 +81,7 @@ private:
     std::unique_ptr<Worker> borrow() const;
     void give_back(std::unique_ptr<Worker> worker) const;
     void encode_texts(Worker& worker, const TextView* texts, size_t num, Buffer<Id>& ids, int64_t* lengths) const;
-    void encode_rarer(Worker& worker, ByteSpan word, const ShortKey& key, uint64_t hash, Buffer<Id>& ids) const;
+    void encode_rarer(Worker& worker, ByteSpan word, const ShortKey& key, uint64_t hash, bool look, Buffer<Id>& ids) const;
     template <Pattern pattern>
     void encode_bytes(Worker& worker, ByteSpan text, Buffer<Id>& ids) const;
 

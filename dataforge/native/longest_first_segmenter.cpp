@@ -1,13 +1,15 @@
 #include <algorithm>
 #include <bit>
+#include <stdexcept>
 
-#include "hashing.hpp"
 #include "segmenter.hpp"
 
 namespace dataforge {
 namespace {
 
 constexpr uint32_t kNone = ~0u;
+
+size_t place(uint64_t key, int bits) { return key * 0x9E3779B97F4A7C15ull >> (64 - bits); }
 
 // Places of a word in use, with the next one at or after a place found in a few steps: bits, and bits over words of bits.
 class PlaceSet {
@@ -66,62 +68,76 @@ LongestFirstSegmenter::LongestFirstSegmenter(const VocabularyTables& vocabulary)
         open.push_back(id);
     }
 
-    edges_.resize(power_of_two_at_least(2 * num_bytes));    // at most one edge a byte
-    mask_ = edges_.size() - 1;
+    if (num_bytes >= uint64_t{1} << kNodeBits) throw std::length_error("the tokens have too many bytes");
+    while (size_t{1} << bits_ < 2 * num_bytes) ++bits_;    // at most one edge a byte
+    edges_.assign(size_t{1} << bits_, kNoEdge);
     fail_.assign(1, 0);
     best_.assign(1, kNone);
-    struct Child {
+    struct Made {
         uint32_t parent;
         uint8_t byte;
         uint32_t depth;
     };
-    std::vector<Child> children(1);    // how each node is reached
+    std::vector<Made> made(1);    // how each node is reached
     for (const uint32_t id : ids) {
-        uint32_t node = 0, depth = 0;
+        uint32_t node = 0;
         for (size_t i = tokens[id].size(); i-- > 0;) {
             const auto byte = static_cast<uint8_t>(tokens[id][i]);
-            ++depth;
-            if (const Edge* found = edge(node, byte)) {
-                node = found->node;
-                continue;
+            uint32_t next = child(node, byte);
+            if (next == kNone) {
+                next = static_cast<uint32_t>(best_.size());
+                const uint64_t key = static_cast<uint64_t>(node) << 8 | byte;
+                size_t slot = place(key, bits_);
+                while (edges_[slot] != kNoEdge) slot = (slot + 1) & (edges_.size() - 1);
+                edges_[slot] = key << kNodeBits | next;
+                if (node == 0) root_[byte] = next;
+                made.push_back({node, byte, made[node].depth + 1});
+                best_.push_back(kNone);
+                fail_.push_back(0);
             }
-            const auto made = static_cast<uint32_t>(best_.size());
-            const uint64_t key = static_cast<uint64_t>(node) << 8 | byte;
-            size_t slot = mix(key, 0x9E3779B97F4A7C15ull) & mask_;
-            while (edges_[slot].key != ~0ull) slot = (slot + 1) & mask_;
-            edges_[slot] = {key, made};
-            if (node == 0) root_[byte] = made;
-            children.push_back({node, byte, depth});
-            best_.push_back(kNone);
-            fail_.push_back(0);
-            node = made;
+            node = next;
         }
         best_[node] = id;
     }
     // Fail links by depth: those of the shallower nodes are known when a node's are asked for.
     std::vector<uint32_t> by_depth(best_.size() - 1);
     for (uint32_t i = 0; i < by_depth.size(); ++i) by_depth[i] = i + 1;
-    std::stable_sort(by_depth.begin(), by_depth.end(),
-                     [&](uint32_t a, uint32_t b) { return children[a].depth < children[b].depth; });
+    std::stable_sort(by_depth.begin(), by_depth.end(), [&](uint32_t a, uint32_t b) { return made[a].depth < made[b].depth; });
     for (const uint32_t node : by_depth) {
-        const auto [parent, byte, depth] = children[node];
-        if (depth > 1) fail_[node] = step(fail_[parent], byte);
+        if (made[node].depth > 1) fail_[node] = step(fail_[made[node].parent], made[node].byte);
         if (best_[node] == kNone) best_[node] = best_[fail_[node]];
     }
+    after_byte_.resize(1 << 16);
+    for (uint32_t first = 0; first < 256; ++first)
+        for (uint32_t second = 0; second < 256; ++second)
+            after_byte_[first << 8 | second] = step(root_[first], static_cast<uint8_t>(second));
 }
 
-const LongestFirstSegmenter::Edge* LongestFirstSegmenter::edge(uint32_t node, uint8_t byte) const {
+uint32_t LongestFirstSegmenter::child(uint32_t node, uint8_t byte) const {
     const uint64_t key = static_cast<uint64_t>(node) << 8 | byte;
-    for (size_t slot = mix(key, 0x9E3779B97F4A7C15ull) & mask_;; slot = (slot + 1) & mask_) {
-        if (edges_[slot].key == key) return &edges_[slot];
-        if (edges_[slot].key == ~0ull) return nullptr;
+    for (size_t slot = place(key, bits_);; slot = (slot + 1) & (edges_.size() - 1)) {
+        const uint64_t found = edges_[slot];
+        if (found >> kNodeBits == key) return found & ((uint64_t{1} << kNodeBits) - 1);
+        if (found == kNoEdge) return kNone;
     }
 }
 
 uint32_t LongestFirstSegmenter::step(uint32_t node, uint8_t byte) const {
-    for (; node != 0; node = fail_[node])
-        if (const Edge* found = edge(node, byte)) return found->node;
+    for (; node != 0; node = fail_[node]) {
+        const uint32_t next = child(node, byte);
+        if (next != kNone) return next;
+    }
     return root_[byte];
+}
+
+// The same from a node reached by `previous`. Every byte is a token, so the chain of fail links ends at that byte's node,
+// from where a table leads on: words are short, and most steps are of that kind.
+inline uint32_t LongestFirstSegmenter::step_after(uint32_t node, uint8_t previous, uint8_t byte) const {
+    for (; node != root_[previous]; node = fail_[node]) {
+        const uint32_t next = child(node, byte);
+        if (next != kNone) return next;
+    }
+    return after_byte_[previous << 8 | byte];
 }
 
 size_t LongestFirstSegmenter::segment(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const {
@@ -133,7 +149,7 @@ size_t LongestFirstSegmenter::short_word(const uint8_t* word, size_t size, uint3
     uint32_t token[64], length[64];    // the longest token that starts at each place and is still in question
     uint32_t node = 0;
     for (size_t i = size; i-- > 0;) {
-        node = step(node, word[i]);
+        node = i + 1 < size ? step_after(node, word[i + 1], word[i]) : root_[word[i]];
         token[i] = best_[node];
         length[i] = size_[token[i]];
     }
@@ -180,7 +196,7 @@ size_t LongestFirstSegmenter::long_word(const uint8_t* word, size_t size, Scratc
     const auto entry = [&](size_t i) { return static_cast<uint64_t>(size_[token[i]]) << 32 | (~static_cast<uint32_t>(i)); };
     uint32_t node = 0;
     for (size_t i = size; i-- > 0;) {
-        node = step(node, word[i]);
+        node = i + 1 < size ? step_after(node, word[i + 1], word[i]) : root_[word[i]];
         token[i] = best_[node];
         if (size_[token[i]] > 1) queue.push_back(entry(i));
     }

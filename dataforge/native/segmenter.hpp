@@ -4,10 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
+
+#include "merge_table.hpp"
 
 namespace dataforge {
 
@@ -25,7 +28,7 @@ struct VocabularyTables {
 };
 
 struct Scratch {
-    std::vector<uint32_t> a, b, c, d;
+    std::vector<uint32_t> a, b, c, d, numbers;
     std::vector<uint64_t> heap;
     void shrink();                               // gives back what an unusually long word needed
 };
@@ -37,9 +40,7 @@ public:
     virtual size_t segment(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const = 0;
 };
 
-struct RankedMerge {
-    uint32_t left, right, id, rank;
-};
+inline constexpr size_t kShortWord = 64;    // bytes up to which arrays on the stack and looking at all of them are best
 
 // Merges by rank over all of E, leftmost first among equals; then each scaffold gives way to its parts, recursively.
 class RankSegmenter final : public Segmenter {
@@ -47,58 +48,23 @@ public:
     explicit RankSegmenter(const VocabularyTables& vocabulary);
     size_t segment(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const override;
 
-    // For tokens given in ascending length: the one merge that can make each from text, if any. A merge is a rule about two
-    // neighbours, so inside the bytes of a token nothing but shorter merges can have happened before its own: what those
-    // leave of the token's bytes, if it is two parts, is the pair. `rank_of(left, right, id)` gives the pair's rank, or
-    // kNoRank where it is not allowed.
-    template <typename RankOf>
-    static std::vector<RankedMerge> reachable_merges(const std::vector<std::string>& tokens,
-                                                     const std::vector<uint32_t>& ids_by_size,
-                                                     const uint32_t* byte_ids, RankOf&& rank_of);
-    static constexpr uint32_t kNoRank = ~0u;
-
 private:
-    struct Slot {
-        uint64_t pair = ~0ull;
-        uint32_t rank = ~0u;
-        uint32_t id = 0;
-    };
-    RankSegmenter(const uint32_t* byte_ids, size_t num_merges, uint32_t num_model_ids);
-    void add(uint32_t left, uint32_t right, uint32_t rank, uint32_t id);
-    const Slot& look_up(uint32_t left, uint32_t right) const;
-    size_t short_word(const uint8_t* word, size_t size, uint32_t* out) const;
-    size_t long_word(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const;
-    size_t demolish(uint32_t* ids, size_t num, size_t size) const;
+    static constexpr uint32_t kScaffold = ~0u;
 
-    uint32_t byte_ids_[256];
-    std::vector<Slot> pairs_;                    // open addressing
-    size_t mask_ = 0;
-    Slot missing_;
-    uint32_t num_model_ids_;
-    std::vector<uint32_t> part_offsets_, parts_; // of each scaffold: the model's tokens it gives way to
+    MergeTable merges_;
+    std::vector<uint32_t> ids_;                   // of each number, or kScaffold
+    std::vector<uint32_t> part_offsets_, parts_;  // of each number: the model's ids that a scaffold gives way to
     std::unordered_map<std::string, uint32_t> whole_words_;
 };
 
-template <typename RankOf>
-std::vector<RankedMerge> RankSegmenter::reachable_merges(const std::vector<std::string>& tokens,
-                                                         const std::vector<uint32_t>& ids_by_size,
-                                                         const uint32_t* byte_ids, RankOf&& rank_of) {
-    RankSegmenter shorter(byte_ids, ids_by_size.size(), static_cast<uint32_t>(tokens.size()));
-    std::vector<RankedMerge> merges;
-    std::vector<uint32_t> parts;
-    Scratch scratch;
-    for (const uint32_t id : ids_by_size) {
-        const std::string& token = tokens[id];
-        if (token.size() < 2) continue;
-        if (parts.size() < token.size()) parts.resize(token.size());
-        if (shorter.segment(reinterpret_cast<const uint8_t*>(token.data()), token.size(), scratch, parts.data()) != 2) continue;
-        const uint32_t rank = rank_of(parts[0], parts[1], id);
-        if (rank == kNoRank) continue;
-        shorter.add(parts[0], parts[1], rank, id);
-        merges.push_back({parts[0], parts[1], id, rank});
-    }
-    return merges;
-}
+// For each token the one merge that can make it from text, if any; those merges in order of rank.
+//
+// A merge is a rule about two neighbours, so inside the bytes of a token nothing but shorter merges can have happened
+// before its own: what those leave of the token's bytes, if it is two parts, is the pair. `rank_of(left, right, id)`
+// gives the rank of that pair, below num_ranks, or kNone where it is not allowed; no two tokens share a rank.
+std::vector<VocabularyTables::Merge> reachable_merges(
+    const std::vector<std::string>& tokens, const uint32_t* byte_ids, size_t num_ranks,
+    const std::function<uint32_t(uint32_t left, uint32_t right, uint32_t id)>& rank_of);
 
 // The window: the longest token anywhere in the word first, the leftmost among equals, until single bytes are left.
 //
@@ -112,18 +78,18 @@ public:
     size_t segment(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const override;
 
 private:
-    struct Edge {
-        uint64_t key = ~0ull;                    // node << 8 | byte
-        uint32_t node = 0;
-    };
+    static constexpr int kNodeBits = 28;          // a node of the automaton; an edge packs node, byte and node in 64 bits
+    static constexpr uint64_t kNoEdge = ~0ull;
     uint32_t step(uint32_t node, uint8_t byte) const;
-    const Edge* edge(uint32_t node, uint8_t byte) const;
+    uint32_t step_after(uint32_t node, uint8_t previous, uint8_t byte) const;
+    uint32_t child(uint32_t node, uint8_t byte) const;
     size_t short_word(const uint8_t* word, size_t size, uint32_t* out) const;
     size_t long_word(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const;
 
-    std::vector<Edge> edges_;                    // open addressing
-    size_t mask_ = 0;
-    uint32_t root_[256] = {};
+    std::vector<uint64_t> edges_;                // open addressing
+    int bits_ = 4;
+    uint32_t root_[256] = {};                    // the root's children
+    std::vector<uint32_t> after_byte_;           // from each child of the root, by both bytes: where each byte leads
     std::vector<uint32_t> fail_;                 // node -> node
     std::vector<uint32_t> best_;                 // node -> the longest token that ends there
     std::vector<uint32_t> size_;                 // of each token

@@ -2,8 +2,9 @@
 //
 // A word of up to 15 bytes with few ids sits in a table of lines of two entries, 64 bytes each: one cache miss at most to
 // find it. The table doubles as it fills, up to a limit, from where on a new word takes the place of an older one in its
-// line. Longer words, and short ones with many ids, sit in a map beside an arena, which is emptied when full. What is
-// looked up is always what was put in, so results never depend on the cache.
+// line. Longer words, and short ones with many ids, sit in a map beside an arena, which is emptied when full; of the
+// short ones the table knows that they are there. What is looked up is always what was put in, so results never depend on
+// the cache.
 #pragma once
 
 #include <cstddef>
@@ -22,12 +23,23 @@ public:
     static constexpr size_t kInline = sizeof(Id) == 2 ? 7 : 3;    // ids that fit in an entry
     static constexpr size_t kLongestWord = 256;
 
+    static constexpr Id kInMap = static_cast<Id>(~Id{0});         // in place of a number of ids: they are in the map
+
     struct Entry {
         ShortKey key{0, 0};
         Id num = 0;
         Id ids[kInline] = {};
     };
     static_assert(sizeof(Entry) == 32);
+
+    // Asks for the memory that `find` will look at.
+    void prefetch(uint64_t hash) const {
+#if defined(__GNUC__)
+        __builtin_prefetch(&lines_[hash >> shift_]);
+#else
+        (void)hash;
+#endif
+    }
 
     // The entry of a short word, or null.
     const Entry* find(const ShortKey& key, uint64_t hash) {
@@ -37,13 +49,13 @@ public:
         return nullptr;
     }
 
-    // Keeps a short word; `num` is at most kInline.
+    // Keeps a short word of at most kInline ids, or with `num` = kInMap the mark that the map has it.
     void insert(const ShortKey& key, uint64_t hash, const uint32_t* ids, size_t num) {
         if (++num_inserted_ > lines_.size() && lines_.size() < kMostLines) grow();
         Entry entry;
         entry.key = key;
         entry.num = static_cast<Id>(num);
-        for (size_t i = 0; i < num; ++i) entry.ids[i] = static_cast<Id>(ids[i]);
+        for (size_t i = 0; num != kInMap && i < num; ++i) entry.ids[i] = static_cast<Id>(ids[i]);
         put(entry, hash);
     }
 

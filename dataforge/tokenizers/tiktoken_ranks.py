@@ -97,8 +97,10 @@ def merges_and_rest(
         merges, int32, shape (merges, 3), in order of rank; token -> bytes of those without a merge, or used by one of
         lower rank than their own; and whether none is without.
     """
-    rows = _native.reachable_merges(tokens, np.array(byte_ids, dtype=np.uint32), pairs).reshape(-1, 4)
-    merges = rows[np.argsort(rows[:, 3], kind="stable"), :3].astype(np.int32)
+    try:
+        merges = _native.reachable_merges(tokens, np.array(byte_ids, dtype=np.uint32), pairs).reshape(-1, 3)
+    except ValueError as problem:
+        raise TokenizerError(str(problem)) from problem
     reached = {*byte_ids, *merges[:, 2].tolist()}
     unreached = [token for token, spelling in enumerate(tokens) if spelling and token not in reached]
     spelled = {token: tokens[token] for token in unreached}

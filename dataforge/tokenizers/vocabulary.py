@@ -27,7 +27,7 @@ ENCODER_VERSION = 1
 TIE_BREAK_VERSION = 1
 """Order among equal frequencies in training: returns before merges, lower left id, lower right id."""
 
-MOST_IDS = 1 << 22
+MOST_IDS = 1_000_000
 MOST_BYTES = 1 << 28
 
 
