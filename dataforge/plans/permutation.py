@@ -4,8 +4,7 @@ A place is split into a low half of `p` bits and a high half with `b = ceil(m / 
 hash of one half into the other (into the low half bit by bit, into the high half modulo b), so the network permutes
 0..b*2^p - 1. A result at or past m goes through the network again until it falls below m (cycle walking); as
 b*2^p - m < 2^p, about one place in sqrt(m) walks. Small domains need more rounds before every order is equally likely:
-8 below m = 1024, 12 below 256 and 18 below 16, in further passes with other keys. Only uint64 arithmetic is used: the
-same on any machine.
+8 below m = 1024, 12 below 256 and 18 below 16. Only uint64 arithmetic is used: the same on any machine.
 
 Source: the generalised Feistel and the cycle-walking ciphers of Black and Rogaway 2002, "Ciphers with arbitrary finite
 domains". Departures: one half is a power of two, which saves the divisions; the round function is a multiply-shift
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 U64 = NDArray[np.uint64]
-Network = Callable[[U64, U64, U64, U64, int], U64]
+Rounds = Callable[[U64, U64, U64, U64, U64, int, int], None]
 
 MAX_DOMAIN = 1 << 60
 """Largest m: the high half stays below 2^32, so that a product with a 32-bit hash fits 64 bits."""
@@ -33,23 +32,20 @@ def _word(value: int) -> U64:
 
 _GOLDEN = _word(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, the increment of splitmix64
 _MIX_1, _MIX_2 = _word(0xBF58476D1CE4E5B9), _word(0x94D049BB133111EB)  # the multipliers of splitmix64's finaliser
-_ROUNDS = (  # one odd multiplier a round, alternately for the low and the high half
-    _word(0xD6E8FEB86659FD93),
-    _word(0xA0761D6478BD642F),
-    _word(0xE7037ED1A0B428DB),
-    _word(0x8EBC6AF09C88C6E3),
-    _word(0x589965CC75374CC3),
-    _word(0x1D8E4E27C47D124F),
-)
+_ROUNDS = tuple(_word(multiplier) for multiplier in (
+    0xE220A8397B1DCDAF, 0x6E789E6AA1B965F5, 0x06C45D188009454F,
+    0xF88BB8A8724C81ED, 0x1B39896A51A8749B, 0x53CB9F0C747EA2EB,
+    0x2C829ABE1F4532E1, 0xC584133AC916AB3D, 0x3EE5789041C98AC3,
+    0xF3B8488C368CB0A7, 0x657EECDD3CB13D09, 0xC2D326E0055BDEF7,
+    0x8621A03FE0BBDB7B, 0x8E1F7555983AA92F, 0xB54E0F1600CC4D19,
+    0x84BB3F97971D80AB, 0x7D29825C75521255, 0xC3CF17102B7F7F87,
+))  # fmt: skip
+"""One odd multiplier a round: splitmix64 of 1 to 18, the lowest bit set."""
 _FOLD = _word(0xC2B2AE3D27D4EB4F)
+_ALL, _MORE = 6, ((1024, 8), (256, 12), (16, 18))
+"""Rounds of every domain, and of those below a limit. From chi-square tests over up to a million keys: whole orders
+(m <= 6), triples (m <= 32), pairs and steps of images."""
 _ONE, _27, _30, _31, _32, _64 = (_word(n) for n in (1, 27, 30, 31, 32, 64))
-_MORE_PASSES = (
-    (_word(1024), _word(0x9FB21C651E98DF25), 2),
-    (_word(256), _word(0x632BE59BD9B4E019), 4),
-    (_word(16), _word(0xD1342543DE82EF95), 6),
-)
-"""Domains below the first number pass once more, with the second added to their key, for so many rounds. The limits are
-from chi-square tests over up to a million keys: whole orders (m <= 6), triples (m <= 32), pairs and steps of images."""
 
 
 def low_bits(domain: NDArray[np.int64]) -> U64:
@@ -87,83 +83,71 @@ def permute(place: U64, domain: U64, bits: U64, key: U64) -> U64:
     Returns:
         uint64, shape (N,).
     """
-    image = _walk(_network, place, domain, bits, key, len(_ROUNDS))
-    for limit, other_key, rounds in _more_passes(domain):
-        image = _where_small(_network, limit, image, domain, bits, key, other_key, rounds)
-    return image
+    return _walk(_forward, place, domain, bits, key)
 
 
 def unpermute(image: U64, domain: U64, bits: U64, key: U64) -> U64:
     """The place whose image this is: the inverse of `permute`, same arguments."""
-    place = image
-    for limit, other_key, rounds in reversed(_more_passes(domain)):
-        place = _where_small(_inverse, limit, place, domain, bits, key, other_key, rounds)
-    return _walk(_inverse, place, domain, bits, key, len(_ROUNDS))
+    return _walk(_backward, image, domain, bits, key)
 
 
-def _more_passes(domain: U64) -> list[tuple[U64, U64, int]]:
-    """The further passes that any of these domains needs."""
-    least = domain.min() if domain.size else _MORE_PASSES[0][0]
-    return [one for one in _MORE_PASSES if least < one[0]]
-
-
-def _where_small(
-    network: Network, limit: U64, place: U64, domain: U64, bits: U64, key: U64, other_key: U64, rounds: int
-) -> U64:
-    """`place` after one more pass of those with a domain below `limit`."""
-    small = domain < limit
-    if small.all():
-        return _walk(network, place, domain, bits, key + other_key, rounds)
-    if small.any():
-        few = small.nonzero()[0]
-        place = place.copy()
-        place[few] = _walk(network, place[few], domain[few], bits[few], key[few] + other_key, rounds)
-    return place
-
-
-def _walk(network: Network, place: U64, domain: U64, bits: U64, key: U64, rounds: int) -> U64:
-    image = network(place, domain, bits, key, rounds)
+def _walk(rounds: Rounds, place: U64, domain: U64, bits: U64, key: U64) -> U64:
+    image = _network(rounds, place, domain, bits, key)
     outside = (image >= domain).nonzero()[0]
     while outside.size:
         if domain.ndim:
-            again = network(image[outside], domain[outside], bits[outside], key[outside], rounds)
+            again = _network(rounds, image[outside], domain[outside], bits[outside], key[outside])
             image[outside] = again
             outside = outside[again >= domain[outside]]
         else:
-            again = network(image[outside], domain, bits, key[outside], rounds)
+            again = _network(rounds, image[outside], domain, bits, key[outside])
             image[outside] = again
             outside = outside[again >= domain]
     return image
 
 
-def _network(place: U64, domain: U64, bits: U64, key: U64, rounds: int) -> U64:
-    top, high_size, low, high, z, t = _halves(place, domain, bits)
-    for i in range(0, rounds, 2):
+def _network(rounds: Rounds, place: U64, domain: U64, bits: U64, key: U64) -> U64:
+    """One way through the network: the rounds of all domains, then those of small ones (backwards: before them)."""
+    mask = (_ONE << bits) - _ONE
+    high_size = np.asarray((domain + mask) >> bits)
+    low, high, top = place & mask, place >> bits, np.asarray(_64 - bits)
+    least = int(domain.min()) if domain.size else 0
+    begin, tiers = 0, []
+    for limit, end in ((MAX_DOMAIN + 1, _ALL), *_MORE):
+        if least < limit:
+            tiers.append((limit, begin, end))
+        begin = end
+    for limit, begin, end in tiers if rounds is _forward else reversed(tiers):
+        small = None if limit > MAX_DOMAIN else domain < limit
+        if small is None or small.all():
+            rounds(low, high, top, high_size, key, begin, end)
+        else:
+            few = small.nonzero()[0]
+            few_low, few_high = low[few], high[few]
+            rounds(few_low, few_high, top[few], high_size[few], key[few], begin, end)
+            low[few], high[few] = few_low, few_high
+    high <<= bits
+    high |= low
+    return high
+
+
+def _forward(low: U64, high: U64, top: U64, high_size: U64, key: U64, begin: int, end: int) -> None:
+    """Rounds `begin` to `end` - 1 on both halves, in place."""
+    z, t = np.empty_like(low), np.empty_like(low)
+    for i in range(begin, end, 2):
         low ^= _hash(high, key, _ROUNDS[i], top, z, t)
         high += _hash_below(high_size, low, key, _ROUNDS[i + 1], z, t)
         # Both terms are below high_size: if the sum is not, subtracting makes it smaller; else it wraps to a huge one.
         np.minimum(high, np.subtract(high, high_size, out=t), out=high)
-    high <<= bits
-    high |= low
-    return high
 
 
-def _inverse(image: U64, domain: U64, bits: U64, key: U64, rounds: int) -> U64:
-    top, high_size, low, high, z, t = _halves(image, domain, bits)
-    for i in range(rounds - 2, -1, -2):
+def _backward(low: U64, high: U64, top: U64, high_size: U64, key: U64, begin: int, end: int) -> None:
+    """The inverse of `_forward`."""
+    z, t = np.empty_like(low), np.empty_like(low)
+    for i in range(end - 2, begin - 2, -2):
         high -= _hash_below(high_size, low, key, _ROUNDS[i + 1], z, t)
         np.minimum(high, np.add(high, high_size, out=t), out=high)  # a negative difference has wrapped to a huge number
         low ^= _hash(high, key, _ROUNDS[i], top, z, t)
-    high <<= bits
-    high |= low
-    return high
-
-
-def _halves(place: U64, domain: U64, bits: U64) -> tuple[U64, U64, U64, U64, U64, U64]:
-    """The shift that leaves a word's top `bits`, the high half's size, both halves of each place, and scratch."""
-    mask = (_ONE << bits) - _ONE
-    high_size = np.asarray((domain + mask) >> bits)
-    return np.asarray(_64 - bits), high_size, place & mask, place >> bits, np.empty_like(place), np.empty_like(place)
 
 
 def _hash(half: U64, key: U64, multiplier: U64, top: U64, z: U64, t: U64) -> U64:
@@ -177,7 +161,7 @@ def _hash(half: U64, key: U64, multiplier: U64, top: U64, z: U64, t: U64) -> U64
 
 
 def _hash_below(limit: U64, half: U64, key: U64, multiplier: U64, z: U64, t: U64) -> U64:
-    """A hash in 0..limit-1, in z: the 32 bits as a fraction of 2^32, times the limit."""
+    """A hash in 0..limit-1, in z: its top 32 bits as a fraction of 2^32, times the limit."""
     _hash(half, key, multiplier, _32, z, t)
     z *= limit
     z >>= _32

@@ -300,36 +300,23 @@ def plain_mix(counter: int) -> int:
 
 
 def plain_permute(place: int, domain: int, key: int) -> int:
-    rounds = (
-        (0xD6E8FEB86659FD93, 0xA0761D6478BD642F),
-        (0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3),
-        (0x589965CC75374CC3, 0x1D8E4E27C47D124F),
-    )
+    rounds = next(rounds for below, rounds in ((16, 18), (256, 12), (1024, 8), (WORD, 6)) if domain < below)
+    multiplier = [plain_mix(i + 1) | 1 for i in range(rounds)]
     bits = max(1, domain.bit_length() // 2) if domain > 1 else 0
     high_size = -(-domain // 2**bits)
 
-    def hashed(half: int, multiplier: int, key: int) -> int:
-        z = (half ^ key) * multiplier % WORD
+    def hashed(half: int, i: int) -> int:
+        z = (half ^ key) * multiplier[i] % WORD
         return (z ^ z >> 32) * 0xC2B2AE3D27D4EB4F % WORD
 
-    def walk(place: int, key: int, num: int) -> int:
-        while True:
-            low, high = place % 2**bits, place // 2**bits
-            for for_low, for_high in rounds[:num]:
-                low ^= hashed(high, for_low, key) >> 64 - bits
-                high = (high + ((hashed(low, for_high, key) >> 32) * high_size >> 32)) % high_size
-            place = high * 2**bits + low
-            if place < domain:
-                return place
-
-    place = walk(place, key, 3)
-    if domain < 1024:
-        place = walk(place, (key + 0x9FB21C651E98DF25) % WORD, 1)
-    if domain < 256:
-        place = walk(place, (key + 0x632BE59BD9B4E019) % WORD, 2)
-    if domain < 16:
-        place = walk(place, (key + 0xD1342543DE82EF95) % WORD, 3)
-    return place
+    while True:
+        low, high = place % 2**bits, place // 2**bits
+        for i in range(0, rounds, 2):
+            low ^= hashed(high, i) >> 64 - bits
+            high = (high + ((hashed(low, i + 1) >> 32) * high_size >> 32)) % high_size
+        place = high * 2**bits + low
+        if place < domain:
+            return place
 
 
 def plain_at(sizes: list[int], draws: list[int], seed: int, position: int) -> tuple[int, int, int]:
@@ -414,10 +401,10 @@ GOLDEN_PLANS: dict[str, dict[str, Any]] = {
 }
 GOLDEN_POSITIONS = [0, 1, 2, 3, 100, 777, 1000, 1499]
 GOLDEN = {
-    "clusterclip": [[4, 5, 2, 6, 0, 1, 0, 0], [4, 0, 59, 0, 490, 82, 282, 494], [0, 0, 0, 0, 0, 2, 0, 1]],
-    "stationary": [[2, 4, 2, 2, 1, 0, 2, 0], [84, 4, 33, 99, 97, 57, 21, 403], [0, 0, 0, 0, 0, 0, 2, 1]],
-    "proportional": [[2, 3, 2, 2, 0, 2, 0, 1], [23, 8, 63, 50, 199, 2, 219, 31], [0, 0, 0, 0, 0, 1, 1, 1]],
-    "temperature": [[6, 1, 0, 0, 4, 0, 0, 1], [0, 9, 38, 310, 7, 284, 118, 49], [0, 0, 0, 0, 1, 0, 0, 3]],
+    "clusterclip": [[3, 6, 4, 2, 0, 0, 2, 0], [20, 0, 0, 37, 451, 121, 64, 182], [0, 0, 0, 0, 0, 0, 2, 1]],
+    "stationary": [[2, 1, 1, 0, 0, 0, 4, 0], [24, 55, 72, 66, 36, 104, 0, 116], [0, 0, 0, 0, 0, 0, 1, 1]],
+    "proportional": [[2, 0, 0, 0, 0, 0, 0, 0], [31, 313, 306, 66, 373, 398, 86, 62], [0, 0, 0, 0, 0, 1, 1, 1]],
+    "temperature": [[3, 1, 2, 5, 0, 1, 2, 0], [8, 21, 3, 0, 236, 38, 25, 161], [0, 0, 0, 1, 0, 1, 2, 1]],
 }
 
 

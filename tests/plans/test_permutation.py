@@ -114,7 +114,7 @@ def test_keys_that_differ_in_one_bit_give_unrelated_orders() -> None:
 def test_golden_images_hold_still() -> None:
     """Changing any of these needs a higher ALGORITHM_VERSION: plans that exist would draw other documents."""
     key = 0x9E3779B97F4A7C15
-    assert of(np.arange(10), 10, key).tolist() == [3, 6, 4, 9, 2, 7, 5, 0, 1, 8]
-    assert of(np.arange(8), 100, key).tolist() == [13, 89, 3, 56, 72, 84, 78, 83]
-    assert of(np.arange(6), 10**6, key).tolist() == [12690, 869738, 719115, 725316, 987833, 562821]
-    assert of(np.arange(4), 2**40, key).tolist() == [576503229597, 640141157475, 177864365381, 26699017937]
+    assert of(np.arange(10), 10, key).tolist() == [9, 7, 6, 3, 1, 8, 5, 0, 4, 2]
+    assert of(np.arange(8), 100, key).tolist() == [8, 41, 47, 98, 51, 28, 22, 70]
+    assert of(np.arange(6), 10**6, key).tolist() == [419894, 186061, 642656, 668258, 1872, 869215]
+    assert of(np.arange(4), 2**40, key).tolist() == [1001151734944, 874596468105, 11613389200, 599695997156]
