@@ -66,6 +66,9 @@ class Members:
         self.offsets: I64 = np.frombuffer(offsets, dtype="<i8")
         self.numbers: I64 = _map(self.path, "r", clusters, documents)
 
+    def __reduce__(self) -> tuple[type[Members], tuple[Path]]:
+        return Members, (self.path,)  # another process maps the file; the numbers do not travel
+
     @property
     def num_clusters(self) -> int:
         return len(self.offsets) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,13 @@ def test_each_cluster_holds_its_numbers_ascending(tmp_path_factory, labels: list
         if wanted:
             inside = np.arange(len(wanted))
             assert members.document_numbers(np.full(len(wanted), cluster), inside).tolist() == wanted
+
+
+def test_an_index_travels_as_its_path(tmp_path: Path) -> None:
+    members = write(tmp_path / "members.bin", [0, 1] * 50_000, 2)
+    sent = pickle.dumps(members)
+    assert len(sent) < 1000
+    assert np.array_equal(pickle.loads(sent).numbers, members.numbers)
 
 
 def test_places_that_are_not_there_are_refused(tmp_path: Path) -> None:
