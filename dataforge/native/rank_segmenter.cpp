@@ -90,7 +90,6 @@ size_t merge_long_word(const MergeTable& merges, const uint8_t* word, size_t siz
     }
     size_t num = 0;
     for (uint32_t i = 0; i != kEnd; i = next[i]) out[num++] = numbers[i];
-    scratch.shrink();
     return num;
 }
 
@@ -161,6 +160,7 @@ size_t RankSegmenter::segment(const uint8_t* word, size_t size, Scratch& scratch
         }
         for (uint32_t k = part_offsets_[number]; k < part_offsets_[number + 1]; ++k) out[num++] = parts_[k];
     }
+    if (size > kShortWord) scratch.shrink();
     return num;
 }
 
