@@ -205,7 +205,7 @@ class Shards:
 
     def _part(self, index: int, maps: _Maps | None = None) -> _Part:
         maps = maps or self._maps
-        part = maps.parts[index]
+        part = maps.parts.get(index)
         if part is None:
             try:
                 part = _Part(self.folder / self._names[index], self._table[index], self._page_bytes)
@@ -215,7 +215,7 @@ class Shards:
                     where=str(self.folder),
                     hint="raise `ulimit -n` above the number of parts" if error.errno == errno.EMFILE else None,
                 ) from error
-            maps.parts[index] = part
+            part = maps.parts.setdefault(index, part)  # of two threads, both take the first one's map
         return part
 
 
@@ -223,7 +223,7 @@ class _Maps:
     """The parts that are mapped, and where their tables lie in memory (0: not yet looked at)."""
 
     def __init__(self, num_parts: int) -> None:
-        self.parts: list[_Part | None] = [None] * num_parts
+        self.parts: dict[int, _Part] = {}
         self.tokens_at, self.ends_at, self.numbers_at = (np.zeros(num_parts, np.uint64) for _ in range(3))
 
 

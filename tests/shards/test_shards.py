@@ -1,6 +1,8 @@
 """Token shards: what was written comes back, by number, in spans, and in order."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -74,6 +76,25 @@ def test_documents_are_found_natively_where_numpy_finds_them(make_shards, gaps, 
     monkeypatch.setattr(reader, "native", None)
     plain = Shards(made.folder).locate(numbers)
     assert [told.tolist() for told in fast] == [told.tolist() for told in plain]
+
+
+def test_many_threads_may_touch_the_same_shards_for_the_first_time_at_once(make_shards):
+    """Of two threads that map a part at once one wins; the other's map must not be looked at after it is gone."""
+    made = make_shards(eos_id=0)
+    numbers = np.random.default_rng(0).permutation(list(made.documents))
+    expected = [token for number in numbers for token in made.documents[int(number)]]
+    with ThreadPoolExecutor(16) as pool:
+        for _ in range(60):
+            shards, ready = Shards(made.folder), threading.Barrier(16)
+
+            def read(shards=shards, ready=ready):
+                ready.wait()
+                part, start, length = shards.locate(numbers)
+                out = np.empty(int(length.sum()), np.int64)
+                shards.gather(part, start, length, out)
+                return out.tolist()
+
+            assert all(told == expected for told in pool.map(lambda _, read=read: read(), range(16)))
 
 
 def test_gathering_outside_a_part_or_into_too_narrow_a_type_is_refused(make_shards):
