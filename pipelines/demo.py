@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -16,9 +17,9 @@ import click
 from dataforge.analysis import Chain, headline, report
 from dataforge.analysis.seconds import by_step
 from dataforge.analysis.training import HeldOutBits, curves, held_out
+from dataforge.cli import exit_code
 from dataforge.cli.progress import progress
 from dataforge.cli.run_command import service
-from dataforge.errors import DataforgeError
 from dataforge.recipe import Recipe, load_recipe, run_recipe
 from dataforge.runners import ProcessPool
 from dataforge.stage import Run
@@ -30,14 +31,20 @@ LEAST_BELOW_UNIGRAM = 0.15
 """A trained model must need at least this share fewer bits a byte, on held-out documents, than a unigram model."""
 
 
-def demo(folder: Path, recipe: Recipe) -> Chain:
-    """Run the recipe in `folder/workspace`, write `folder/report.html`, say what was made, and return its chain."""
+def demo(folder: Path, recipe: Recipe, run: Run) -> Chain:
+    """Make a recipe in `folder/workspace`, write `folder/report.html`, and say what was made.
+
+    Args:
+        folder: made if it is not there.
+        recipe: ends in a `[train]` table.
+        run: where parts are made, and progress.
+    Returns:
+        The chain that leads to the checkpoint.
+    """
     began = time.perf_counter()
     workspace = Workspace(folder / "workspace")
     before = {(artifact.kind, artifact.id) for artifact in workspace.artifacts()}
-    made = run_recipe(
-        workspace, recipe, run=Run(runner=ProcessPool(WORKERS), progress=progress()), serve=service, say=_talk
-    )
+    made = run_recipe(workspace, recipe, run=run, serve=service, say=_talk)
     chain = Chain.of(workspace, made["train"])
     path = report(workspace, made["train"], folder / "report.html")
     fresh = [artifact for artifact in chain.artifacts if (artifact.kind, artifact.id) not in before]
@@ -101,23 +108,25 @@ def _seed_line(seed: int, chain: Chain) -> str:
     return f"seed {seed}: {loss}, held-out {bits.model:.3f} bits a byte, {beside}, {by_step(chain)['train']:.1f} s"
 
 
-@click.command(help=__doc__)
+@click.command("python -m dataforge.pipelines.demo", help=__doc__)
 @click.option("--folder", default="demo", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--seeds", default=1, show_default=True, help="train so many models, of seeds 0, 1, ...")
-def main(folder: Path, seeds: int) -> None:
-    """Run the demo; exit code 1 if a model is not far enough below the unigram model, or on a stated error."""
-    try:
-        recipe = load_recipe(RECIPE)
-        chains = [demo(folder, with_seed(recipe, seed)) for seed in range(max(1, seeds))]
-    except DataforgeError as error:
-        _talk(str(error))
-        sys.exit(1)
+def command(folder: Path, seeds: int) -> int:
+    """Run the demo; 1 if a model is not far enough below the unigram model."""
+    recipe = load_recipe(RECIPE)
+    run = Run(runner=ProcessPool(WORKERS), progress=progress())
+    chains = [demo(folder, with_seed(recipe, seed), run) for seed in range(max(1, seeds))]
     if seeds > 1:
         print()
         for seed, chain in enumerate(chains):
             print(_seed_line(seed, chain))
-    sys.exit(0 if all([_verdict(chain) for chain in chains]) else 1)
+    return 0 if all([_verdict(chain) for chain in chains]) else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; exit codes as of `dataforge`."""
+    return exit_code(lambda: command.main(arguments, standalone_mode=False))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
