@@ -37,6 +37,7 @@ class Step:
 KINDS = {
     "documents": "documents",
     "embeddings": "embeddings",
+    "centroids": "centroids",
     "clusters": "clusters",
     "plan": "plans",
     "tokenizer": "tokenizers",

@@ -65,11 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    return exit_code(lambda: commands.main(arguments, prog_name="dataforge", standalone_mode=False))
+    given = sys.argv[1:] if arguments is None else arguments
+    where = f"dataforge {given[0]}" if given else "dataforge"
+    return exit_code(lambda: commands.main(arguments, prog_name="dataforge", standalone_mode=False), where)
 
 
-def exit_code(work: Callable[[], object]) -> int:
-    """Do the work and return the exit code; errors are printed on stderr."""
+def exit_code(work: Callable[[], object], where: str | None = None) -> int:
+    """Do the work and return the exit code; errors are printed on stderr, with `where` if they name no place."""
     try:
         result = work()
         return result if isinstance(result, int) else 0
@@ -83,6 +85,7 @@ def exit_code(work: Callable[[], object]) -> int:
         error.show(sys.stderr)
         return 2
     except DataforgeError as error:
+        error.where = error.where or where
         print(error, file=sys.stderr)
         return 1
     except BrokenPipeError:

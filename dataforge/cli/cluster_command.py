@@ -2,4 +2,4 @@
 
 from dataforge.cli.step_command import step_command
 
-command = step_command("cluster")
+command = step_command("cluster", optional=("centroids",))
