@@ -244,4 +244,4 @@ def _levels(draws: I64, rates: NDArray[np.float64], num_blocks: int) -> NDArray[
     total = ended[:-1] + ends[by_end] * rate_left
     targets = np.arange(num_blocks + 1) * (ended[-1] / num_blocks)
     at = np.minimum(np.searchsorted(total, targets), len(total) - 1)
-    return (targets - ended[at]) / rate_left[at]
+    return np.maximum.accumulate((targets - ended[at]) / rate_left[at])  # rounding must not let a level fall
