@@ -20,7 +20,7 @@ def trace_row(artifact: Artifact, row: int, rows: Rows | None = None) -> dict[st
         `row`, `num_tokens` (L+1, the last label included), `plan` (its reference), and `segments` in the order of the
         tokens, whose lengths sum to `num_tokens`. Each has `row_offset` and `length` in the row; `document` (number),
         `offset` (its token that the segment begins with), `id`, `source`, `file` and `position` (in that file, from 1);
-        `cluster`, `draw` (position in the plan), `epoch` (pass over the cluster, from 0) and `reason`, as the plan says it.
+        `cluster`, `draw` (position in the plan), `epoch` (pass over the cluster, from 0) and `reason` (the plan says).
     Raises:
         PastTheEnd: there is no such row.
     """
