@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
-from dataforge.pipelines.ray_runner import RayRunner
-from dataforge.pipelines.resources import GIB
 
 from dataforge.cli import exit_code
 from dataforge.cli.progress import progress
 from dataforge.errors import ConfigError
+from dataforge.pipelines.ray_runner import RayRunner
+from dataforge.pipelines.resources import GIB
 from dataforge.recipe import load_recipe, run_recipe
 from dataforge.stage import Run
 from dataforge.workspace import Workspace

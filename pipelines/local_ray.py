@@ -42,7 +42,7 @@ def load_ray() -> Any:
 def start_local_ray(num_cpus: int | None = None, num_gpus: int | None = None) -> Any:
     """Start a Ray on this machine for this process and return the module `ray`; `ray.shutdown()` stops it.
 
-    If this process is killed, its Ray ends with it.
+    If this process is killed, its Ray ends with it; two agents look for it for about a minute first.
 
     Args:
         num_cpus: CPUs that Ray may give out; None is all of the machine.

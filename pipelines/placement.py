@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from dataforge.pipelines.local_ray import load_ray
 from dataforge.pipelines.resources import Resources
 from dataforge.pipelines.worker import Order, PartMaker, make_part_here
-
 from dataforge.stage import Part
 
 _SECONDS_TO_STOP = 3.0

@@ -19,12 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dataforge.errors import ConfigError, WorkspaceError
 from dataforge.pipelines.local_ray import QUIET, load_ray, say_on_stderr, start_local_ray
 from dataforge.pipelines.placement import Actors, Placement, Tasks
 from dataforge.pipelines.resources import Resources, resources_for
 from dataforge.pipelines.worker import Order
-
-from dataforge.errors import ConfigError, WorkspaceError
 from dataforge.runners import environment_of
 from dataforge.stage import Inputs, Part, Stage
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from dataforge.pipelines.local_ray import start_local_ray
 
 

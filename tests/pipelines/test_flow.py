@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataforge.pipelines import flow
 from tiny_model import make_tiny_model
 
 from dataforge.errors import ConfigError
+from dataforge.pipelines import flow
 from dataforge.recipe import load_recipe, run_recipe
 from dataforge.workspace import Workspace
 

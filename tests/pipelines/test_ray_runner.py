@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataforge.pipelines.ray_runner import RayRunner
 
 from dataforge.corpus import Documents, IngestConfig, ingest
 from dataforge.dedup import dedup
 from dataforge.errors import ConfigError, HeldOut, MixedEnvironment, WorkspaceError
 from dataforge.make import make
+from dataforge.pipelines.ray_runner import RayRunner
 from dataforge.stage import Inputs, Out, Part, PartOut, Run, part_key
 from dataforge.workspace import Artifact, Counts, Workspace
 
