@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from kill_points import run_and_kill
 from tiny_rows import make_chain
 
 from dataforge.errors import (
@@ -22,6 +23,7 @@ from dataforge.rows.pack import PackConfig
 from dataforge.runners import ProcessPool
 from dataforge.shards import Shards
 from dataforge.stage import Run
+from dataforge.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,22 @@ def test_a_pool_of_processes_packs_to_the_same_content(tmp_path):
     pool = Run(runner=ProcessPool(2))
     two = pack.pack(there.workspace, there.plan, there.shards, name="tiny", config=config, run=pool)
     assert (one.id, one.content) == (two.id, two.content)
+
+
+def test_pack_killed_at_a_publish_point_goes_on_to_the_same_content(tmp_path):
+    undisturbed = make_chain(tmp_path / "whole").pack(16)
+    for at, after in ((1, False), (1, True), (3, False), (4, True)):
+        chain = make_chain(tmp_path / f"{at}{after}")
+        killed = (chain.workspace.path, chain.plan, chain.shards)
+        assert run_and_kill(pack_here, killed, at, after)
+        artifact = chain.pack(16)
+        assert (artifact.id, artifact.content) == (undisturbed.id, undisturbed.content)
+        assert artifact.verify() == []
+        Rows(artifact).check_all()
+
+
+def pack_here(path, plan, shards):
+    pack.pack(Workspace(path), plan, shards, name="tiny", config=PackConfig(row_length=16))
 
 
 def test_another_row_length_makes_another_index_and_finds_its_parts(chain):

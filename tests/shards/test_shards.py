@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -121,6 +122,18 @@ def test_batches_of_any_size_write_the_same_shard(tmp_path_factory, lengths, cut
                 held = slice(int(offsets[low]), int(offsets[high]))
                 writer.add_batch(numbers[low:high], ids[held], offsets[low : high + 1] - offsets[low], sizes[low:high])
     assert (folder / "whole").read_bytes() == (folder / "cut").read_bytes()
+
+
+def test_memory_of_a_writer_does_not_grow_with_the_tokens_it_writes(tmp_path):
+    ids = np.arange(50_000) % 300
+    tracemalloc.start()
+    with ShardWriter(tmp_path / "a.tok", vocab_size=300, fingerprint=bytes(32)) as writer:
+        for number in range(200):  # 20 MB of tokens
+            writer.add(number, ids, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "a.tok").stat().st_size > 20_000_000
+    assert peak < 5_000_000
 
 
 def test_a_writer_refuses_what_would_not_come_back(tmp_path):
