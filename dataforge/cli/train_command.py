@@ -28,8 +28,8 @@ def _command() -> click.Command:
     @workspace_option
     @json_option
     @click.option("--name", default=None, help="the artifact's name; by default the rows'")
-    @click.option("--stream", default=None, metavar="URL", help="read the rows from a service: the same bytes")
-    @click.option("--api-key", default=None, envvar="DATAFORGE_API_KEY", show_envvar=True, help="for --stream")
+    @click.option("--source", default=None, metavar="URL", help="read the rows from a service: the same bytes")
+    @click.option("--api-key", default=None, envvar="DATAFORGE_API_KEY", show_envvar=True, help="for --source")
     @click.option("--documents", default=None, metavar="REF", help="evaluate on the held-out documents of these")
     @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto")
     @click.option("--threads", type=int, default=None, metavar="N", help="CPU threads; all cores by default")
@@ -42,7 +42,7 @@ def _command() -> click.Command:
         documents = workspace.open(given["documents"], "documents") if given["documents"] else None
         run = run_from(**{key: given[key] for key in _RUN})
         place = Place(
-            source=given["stream"],
+            source=given["source"],
             api_key=given["api_key"],
             device=given["device"],
             num_threads=given["threads"],

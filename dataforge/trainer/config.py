@@ -29,6 +29,8 @@ class TrainConfig:
     """Rows of one pass forward and back; gradients of a step's passes add up. None is the whole batch."""
     lr: float = 3e-3
     """Peak learning rate."""
+    embedding_lr_ratio: float = 10.0
+    """The learning rate of embedding and output projection over that of the matrices."""
     final_lr_ratio: float = 0.1
     """The last step's learning rate over the peak."""
     warmup_steps: int = 20
@@ -40,7 +42,7 @@ class TrainConfig:
     eps: float = 1e-8
     """Added to the root of the squared gradient."""
     weight_decay: float = 0.1
-    """Decoupled, on matrices; norms have none."""
+    """Decoupled, on matrices; norms and embeddings have none."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm over all parameters."""
     precision: str = "auto"
@@ -70,7 +72,7 @@ class TrainConfig:
                 f"warmup_steps and eval_every must not be negative, got {self.warmup_steps} and {self.eval_every}",
                 where="training",
             )
-        for name in ("lr", "eps", "max_grad_norm"):
+        for name in ("lr", "embedding_lr_ratio", "eps", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}", where="training")
         for name in ("beta1", "beta2"):

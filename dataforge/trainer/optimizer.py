@@ -10,11 +10,17 @@ from torch import Tensor, nn
 from dataforge.errors import TrainingError
 from dataforge.trainer.config import TrainConfig
 
+_VOCABULARY = ("embed_tokens", "lm_head")
 _KINDS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class Optimizer:
-    """AdamW with decoupled weight decay on matrices and none on norms (parameters with one axis).
+    """AdamW in three groups: matrices, with decoupled weight decay; norms (one axis), without; and the vocabulary's
+    rows (embedding and output projection), without decay and with a learning rate of their own.
+
+    A row of the vocabulary gets a gradient only from steps in which its token occurs, so few that at the matrices' rate
+    it hardly leaves its initial place in a short run; that the best rate of embeddings does not fall with the width,
+    as that of matrices does, is from muP, arXiv:2203.03466.
 
     Source: arXiv:1711.05101. One fused update; gradients are clipped by their norm over all parameters.
     """
@@ -22,10 +28,15 @@ class Optimizer:
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._max_grad_norm = config.max_grad_norm
-        decayed = [p for p in self._parameters.values() if p.dim() > 1]
-        plain = [p for p in self._parameters.values() if p.dim() <= 1]
+        rows = [p for name, p in self._parameters.items() if name in _VOCABULARY]
+        matrices = [p for name, p in self._parameters.items() if name not in _VOCABULARY and p.dim() > 1]
+        norms = [p for name, p in self._parameters.items() if name not in _VOCABULARY and p.dim() <= 1]
         self._adamw = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            [
+                {"params": matrices, "weight_decay": config.weight_decay, "ratio": 1.0},
+                {"params": norms, "weight_decay": 0.0, "ratio": 1.0},
+                {"params": rows, "weight_decay": 0.0, "ratio": config.embedding_lr_ratio},
+            ],
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             eps=config.eps,
@@ -39,7 +50,7 @@ class Optimizer:
     def step(self, lr: float) -> None:
         """Update the parameters with this learning rate and forget the gradients."""
         for group in self._adamw.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["ratio"]
         self._adamw.step()
         self.forget()
 

@@ -19,14 +19,15 @@ def set_gradients(model, seed):
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-def test_steps_are_those_of_adamw_with_decay_on_matrices_alone():
-    config = TrainConfig(lr=0.05, weight_decay=0.3, max_grad_norm=1e9)
+def test_steps_are_those_of_adamw_with_decay_on_matrices_alone_and_a_rate_for_embeddings():
+    config = TrainConfig(lr=0.05, weight_decay=0.3, max_grad_norm=1e9, embedding_lr_ratio=4.0)
     ours, plain = a_model(), a_model()
     optimizer = Optimizer(ours, config)
     reference = torch.optim.AdamW(
         [
-            {"params": [p for p in plain.parameters() if p.dim() > 1], "weight_decay": 0.3},
+            {"params": [p for p in plain.layers.parameters() if p.dim() > 1], "weight_decay": 0.3},
             {"params": [p for p in plain.parameters() if p.dim() == 1], "weight_decay": 0.0},
+            {"params": [plain.embed_tokens], "weight_decay": 0.0},
         ],
         betas=(0.9, 0.95),
     )
@@ -34,8 +35,8 @@ def test_steps_are_those_of_adamw_with_decay_on_matrices_alone():
         for model in (ours, plain):
             set_gradients(model, step)
         optimizer.step(lr=0.05 / (step + 1))
-        for group in reference.param_groups:
-            group["lr"] = 0.05 / (step + 1)
+        for group, ratio in zip(reference.param_groups, (1.0, 1.0, 4.0)):
+            group["lr"] = ratio * 0.05 / (step + 1)
         reference.step()
     for got, expected in zip(ours.parameters(), plain.parameters()):
         torch.testing.assert_close(got, expected)
