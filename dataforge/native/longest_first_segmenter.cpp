@@ -53,12 +53,9 @@ LongestFirstSegmenter::LongestFirstSegmenter(const VocabularyTables& vocabulary)
     size_.assign(tokens.size(), 0);
     prefix_.assign(tokens.size(), kNone);
     std::vector<uint32_t> ids;    // that text can become, in order of their bytes: prefixes come right before
-    size_t num_bytes = 1;
     for (uint32_t id = 0; id < vocabulary.num_model_ids; ++id) {
         size_[id] = static_cast<uint32_t>(tokens[id].size());
-        if (!vocabulary.in_text[id]) continue;
-        ids.push_back(id);
-        num_bytes += tokens[id].size();
+        if (vocabulary.in_text[id]) ids.push_back(id);
     }
     std::sort(ids.begin(), ids.end(), [&](uint32_t a, uint32_t b) { return tokens[a] < tokens[b]; });
     std::vector<uint32_t> open;    // tokens that are prefixes of one another, the shortest first
@@ -67,45 +64,63 @@ LongestFirstSegmenter::LongestFirstSegmenter(const VocabularyTables& vocabulary)
         if (!open.empty()) prefix_[id] = open.back();
         open.push_back(id);
     }
+    build(vocabulary, ids);
+}
 
-    if (num_bytes >= uint64_t{1} << kNodeBits) throw std::length_error("the tokens have too many bytes");
-    while (size_t{1} << bits_ < 2 * num_bytes) ++bits_;    // at most one edge a byte
-    edges_.assign(size_t{1} << bits_, kNoEdge);
-    fail_.assign(1, 0);
-    best_.assign(1, kNone);
-    struct Made {
-        uint32_t parent;
-        uint8_t byte;
-        uint32_t depth;
+// Level by level: the tokens that share their last d bytes meet in one node of depth d. So nodes stand in order of depth,
+// the ones used most together, and the fail link of a node, which is shallower, is there when it is asked for.
+void LongestFirstSegmenter::build(const VocabularyTables& vocabulary, const std::vector<uint32_t>& ids) {
+    const auto& tokens = vocabulary.tokens;
+    const auto byte_at = [&](uint32_t id, uint32_t depth) {
+        return static_cast<uint8_t>(tokens[id][tokens[id].size() - 1 - depth]);
     };
-    std::vector<Made> made(1);    // how each node is reached
-    for (const uint32_t id : ids) {
-        uint32_t node = 0;
-        for (size_t i = tokens[id].size(); i-- > 0;) {
-            const auto byte = static_cast<uint8_t>(tokens[id][i]);
-            uint32_t next = child(node, byte);
-            if (next == kNone) {
-                next = static_cast<uint32_t>(best_.size());
-                const uint64_t key = static_cast<uint64_t>(node) << 8 | byte;
-                size_t slot = place(key, bits_);
-                while (edges_[slot] != kNoEdge) slot = (slot + 1) & (edges_.size() - 1);
-                edges_[slot] = key << kNodeBits | next;
-                if (node == 0) root_[byte] = next;
-                made.push_back({node, byte, made[node].depth + 1});
-                best_.push_back(kNone);
-                fail_.push_back(0);
+    struct Edge {
+        uint32_t from;
+        uint8_t byte;
+    };
+    std::vector<Edge> reached(1);                     // how each node is
+    struct Walker {
+        uint32_t node, id;
+    };
+    std::vector<Walker> walkers;                      // the tokens that go on, in order of their node
+    for (const uint32_t id : ids) walkers.push_back({0, id});
+    nodes_.resize(1);
+    for (uint32_t depth = 0; !walkers.empty(); ++depth) {
+        std::stable_sort(walkers.begin(), walkers.end(), [&](const Walker& a, const Walker& b) {
+            return a.node != b.node ? a.node < b.node : byte_at(a.id, depth) < byte_at(b.id, depth);
+        });
+        std::vector<Walker> further;
+        for (const auto [node, id] : walkers) {
+            const uint8_t byte = byte_at(id, depth);
+            const Edge& last = reached.back();
+            if (nodes_.size() == 1 || last.from != node || last.byte != byte) {
+                if (nodes_.size() >> kNodeBits) throw std::length_error("the tokens have too many bytes");
+                nodes_[node].next_bytes |= uint64_t{1} << (byte & 63);
+                if (node == 0) root_[byte] = static_cast<uint32_t>(nodes_.size());
+                nodes_.emplace_back();
+                reached.push_back({node, byte});
             }
-            node = next;
+            const auto made = static_cast<uint32_t>(nodes_.size() - 1);
+            if (tokens[id].size() == depth + 1)
+                nodes_[made].best = id;
+            else
+                further.push_back({made, id});
         }
-        best_[node] = id;
+        walkers.swap(further);
     }
-    // Fail links by depth: those of the shallower nodes are known when a node's are asked for.
-    std::vector<uint32_t> by_depth(best_.size() - 1);
-    for (uint32_t i = 0; i < by_depth.size(); ++i) by_depth[i] = i + 1;
-    std::stable_sort(by_depth.begin(), by_depth.end(), [&](uint32_t a, uint32_t b) { return made[a].depth < made[b].depth; });
-    for (const uint32_t node : by_depth) {
-        if (made[node].depth > 1) fail_[node] = step(fail_[made[node].parent], made[node].byte);
-        if (best_[node] == kNone) best_[node] = best_[fail_[node]];
+    while (size_t{1} << bits_ < 2 * nodes_.size()) ++bits_;
+    edges_.assign(size_t{1} << bits_, kNoEdge);
+    for (uint32_t node = 1; node < nodes_.size(); ++node) {
+        const uint64_t key = static_cast<uint64_t>(reached[node].from) << 8 | reached[node].byte;
+        size_t slot = place(key, bits_);
+        while (edges_[slot] != kNoEdge) slot = (slot + 1) & (edges_.size() - 1);
+        edges_[slot] = key << kNodeBits | node;
+    }
+    for (uint32_t i = 1; i < nodes_.size(); ++i) {
+        Node& node = nodes_[i];
+        if (reached[i].from != 0) node.fail = step(nodes_[reached[i].from].fail, reached[i].byte);
+        if (node.best == kNone) node.best = nodes_[node.fail].best;
+        node.best_size = size_[node.best];
     }
     after_byte_.resize(1 << 16);
     for (uint32_t first = 0; first < 256; ++first)
@@ -114,6 +129,7 @@ LongestFirstSegmenter::LongestFirstSegmenter(const VocabularyTables& vocabulary)
 }
 
 uint32_t LongestFirstSegmenter::child(uint32_t node, uint8_t byte) const {
+    if ((nodes_[node].next_bytes >> (byte & 63) & 1) == 0) return kNone;
     const uint64_t key = static_cast<uint64_t>(node) << 8 | byte;
     for (size_t slot = place(key, bits_);; slot = (slot + 1) & (edges_.size() - 1)) {
         const uint64_t found = edges_[slot];
@@ -123,7 +139,7 @@ uint32_t LongestFirstSegmenter::child(uint32_t node, uint8_t byte) const {
 }
 
 uint32_t LongestFirstSegmenter::step(uint32_t node, uint8_t byte) const {
-    for (; node != 0; node = fail_[node]) {
+    for (; node != 0; node = nodes_[node].fail) {
         const uint32_t next = child(node, byte);
         if (next != kNone) return next;
     }
@@ -133,7 +149,7 @@ uint32_t LongestFirstSegmenter::step(uint32_t node, uint8_t byte) const {
 // The same from a node reached by `previous`. Every byte is a token, so the chain of fail links ends at that byte's node,
 // from where a table leads on: words are short, and most steps are of that kind.
 inline uint32_t LongestFirstSegmenter::step_after(uint32_t node, uint8_t previous, uint8_t byte) const {
-    for (; node != root_[previous]; node = fail_[node]) {
+    for (; node != root_[previous]; node = nodes_[node].fail) {
         const uint32_t next = child(node, byte);
         if (next != kNone) return next;
     }
@@ -150,8 +166,8 @@ size_t LongestFirstSegmenter::short_word(const uint8_t* word, size_t size, uint3
     uint32_t node = 0;
     for (size_t i = size; i-- > 0;) {
         node = i + 1 < size ? step_after(node, word[i + 1], word[i]) : root_[word[i]];
-        token[i] = best_[node];
-        length[i] = size_[token[i]];
+        token[i] = nodes_[node].best;
+        length[i] = nodes_[node].best_size;
     }
     uint64_t taken = 0, starts = 0;
     while (true) {
@@ -180,7 +196,7 @@ size_t LongestFirstSegmenter::short_word(const uint8_t* word, size_t size, uint3
             out[num++] = token[i];
             i += size_[token[i]];
         } else {
-            out[num++] = best_[root_[word[i]]];
+            out[num++] = nodes_[root_[word[i]]].best;
             ++i;
         }
     }
@@ -197,8 +213,8 @@ size_t LongestFirstSegmenter::long_word(const uint8_t* word, size_t size, Scratc
     uint32_t node = 0;
     for (size_t i = size; i-- > 0;) {
         node = i + 1 < size ? step_after(node, word[i + 1], word[i]) : root_[word[i]];
-        token[i] = best_[node];
-        if (size_[token[i]] > 1) queue.push_back(entry(i));
+        token[i] = nodes_[node].best;
+        if (nodes_[node].best_size > 1) queue.push_back(entry(i));
     }
     std::make_heap(queue.begin(), queue.end());
     std::vector<uint8_t> taken(size, 0);
@@ -224,7 +240,7 @@ size_t LongestFirstSegmenter::long_word(const uint8_t* word, size_t size, Scratc
     }
     size_t num = 0;
     for (size_t i = 0; i < size;) {
-        out[num++] = taken[i] ? token[i] : best_[root_[word[i]]];
+        out[num++] = taken[i] ? token[i] : nodes_[root_[word[i]]].best;
         i += taken[i] ? size_[token[i]] : 1;
     }
     scratch.shrink();

@@ -21,7 +21,7 @@ public:
     // Room for `num_merges`, whose numbers are below `num_numbers`.
     MergeTable(size_t num_merges, size_t num_numbers) : bytes_(1 << 16, kNone) {
         if (num_numbers > kMostNumbers) throw std::length_error("more merges than a vocabulary may have");
-        while (size_t{1} << bits_ < 2 * num_merges + 2) ++bits_;
+        while (size_t{1} << bits_ < 3 * num_merges + 2) ++bits_;
         slots_.assign(size_t{1} << bits_, kEmpty);
     }
 
@@ -32,7 +32,7 @@ public:
         }
         const uint64_t key = key_of(left, right);
         size_t slot = place(key);
-        while (slots_[slot] != kEmpty) slot = (slot + 1) & (slots_.size() - 1);
+        while (slots_[slot] != kEmpty) slot = (slot + 1) & mask();
         slots_[slot] = key << 21 | merged;
     }
 
@@ -40,7 +40,13 @@ public:
     uint32_t find(uint32_t left, uint32_t right) const {
         if ((left | right) < 256) return of_bytes(left, right);
         const uint64_t key = key_of(left, right);
-        for (size_t slot = place(key);; slot = (slot + 1) & (slots_.size() - 1)) {
+        size_t slot = place(key);
+        // Two entries without a branch: whether and where a pair is found cannot be predicted.
+        const uint64_t first = slots_[slot], second = slots_[(slot + 1) & mask()];
+        uint32_t merged = second >> 21 == key ? second & (kMostNumbers - 1) : kNone;
+        merged = first >> 21 == key ? first & (kMostNumbers - 1) : merged;
+        if (merged != kNone || first == kEmpty || second == kEmpty) [[likely]] return merged;
+        for (slot = (slot + 2) & mask();; slot = (slot + 1) & mask()) {
             const uint64_t found = slots_[slot];
             if (found >> 21 == key) return found & (kMostNumbers - 1);
             if (found == kEmpty) return kNone;
@@ -52,6 +58,7 @@ public:
 private:
     static constexpr uint64_t kEmpty = ~0ull;    // its upper 43 bits are more than any key
     static uint64_t key_of(uint32_t left, uint32_t right) { return static_cast<uint64_t>(left) << 21 | right; }
+    size_t mask() const { return slots_.size() - 1; }
     size_t place(uint64_t key) const { return key * 0x9E3779B97F4A7C15ull >> (64 - bits_); }
 
     std::vector<uint32_t> bytes_;    // of two bytes, directly

@@ -78,20 +78,26 @@ public:
     size_t segment(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const override;
 
 private:
-    static constexpr int kNodeBits = 28;          // a node of the automaton; an edge packs node, byte and node in 64 bits
+    static constexpr int kNodeBits = 28;          // a node's place; an edge packs node, byte and node in 64 bits
     static constexpr uint64_t kNoEdge = ~0ull;
+    struct Node {
+        uint64_t next_bytes = 0;                 // bit (byte mod 64) of each byte that an edge leads on by
+        uint32_t fail = 0;                       // the node of the longest proper suffix
+        uint32_t best = ~0u;                     // the longest token that ends here
+        uint32_t best_size = 0;
+    };
+    uint32_t child(uint32_t node, uint8_t byte) const;
     uint32_t step(uint32_t node, uint8_t byte) const;
     uint32_t step_after(uint32_t node, uint8_t previous, uint8_t byte) const;
-    uint32_t child(uint32_t node, uint8_t byte) const;
+    void build(const VocabularyTables& vocabulary, const std::vector<uint32_t>& ids);
     size_t short_word(const uint8_t* word, size_t size, uint32_t* out) const;
     size_t long_word(const uint8_t* word, size_t size, Scratch& scratch, uint32_t* out) const;
 
+    std::vector<Node> nodes_;                    // by depth
     std::vector<uint64_t> edges_;                // open addressing
     int bits_ = 4;
     uint32_t root_[256] = {};                    // the root's children
     std::vector<uint32_t> after_byte_;           // from each child of the root, by both bytes: where each byte leads
-    std::vector<uint32_t> fail_;                 // node -> node
-    std::vector<uint32_t> best_;                 // node -> the longest token that ends there
     std::vector<uint32_t> size_;                 // of each token
     std::vector<uint32_t> prefix_;               // token -> its longest proper prefix that is a token
 };

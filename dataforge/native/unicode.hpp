@@ -42,10 +42,9 @@ struct Char {
     uint32_t num_bytes;
 };
 
-// The code point at p[0], for p < end. Bytes at `end` and after are not read.
-inline Char char_at(const uint8_t* p, const uint8_t* end) {
+// The code point at p[0] >= 0x80, for p < end. Bytes at `end` and after are not read.
+inline Char wide_char_at(const uint8_t* p, const uint8_t* end) {
     const uint32_t a = p[0];
-    if (a < 0x80) return {static_cast<CharClass>(kUnicodeClass[a]), 1};    // block 0 is table row 0
     const auto tail = [&](ptrdiff_t i) -> uint32_t { return i < end - p && (p[i] & 0xC0) == 0x80 ? p[i] & 0x3Fu : ~0u; };
     if (a >= 0xC2 && a <= 0xDF) {
         const uint32_t b = tail(1);
@@ -64,6 +63,12 @@ inline Char char_at(const uint8_t* p, const uint8_t* end) {
         }
     }
     return {kOther, 1};
+}
+
+// The code point at p[0], for p < end.
+inline Char char_at(const uint8_t* p, const uint8_t* end) {
+    if (*p < 0x80) [[likely]] return {static_cast<CharClass>(kUnicodeClass[*p]), 1};    // block 0 is table row 0
+    return wide_char_at(p, end);
 }
 
 }  // namespace dataforge

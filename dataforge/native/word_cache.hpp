@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "hashing.hpp"
+#include "zeroed_array.hpp"
 
 namespace dataforge {
 
@@ -95,6 +96,7 @@ private:
     struct alignas(64) Line {
         Entry entries[2];
     };
+    static_assert(sizeof(Line) == 64);
     struct Slot {
         uint64_t hash = 0;
         uint32_t offset = 0;
@@ -113,20 +115,21 @@ private:
     }
 
     void grow() {
-        std::vector<Line> old(lines_.size() * 2);
+        ZeroedArray<Line> old(lines_.size() * 2);
         old.swap(lines_);
         --shift_;
         num_inserted_ = 0;
-        for (const Line& line : old) {
+        for (size_t n = 0; n < old.size(); ++n) {
             for (size_t i = 2; i-- > 0;) {
-                if (line.entries[i].num == 0) continue;
-                put(line.entries[i], hash_of(line.entries[i].key));
+                const Entry& entry = old[n].entries[i];
+                if (entry.num == 0) continue;
+                put(entry, hash_of(entry.key));
                 ++num_inserted_;
             }
         }
     }
 
-    std::vector<Line> lines_ = std::vector<Line>(size_t{1} << kFirstBits);
+    ZeroedArray<Line> lines_{size_t{1} << kFirstBits};
     int shift_ = 64 - kFirstBits;
     size_t num_inserted_ = 0;
     std::vector<Slot> slots_;

@@ -8,30 +8,59 @@
 namespace dataforge {
 
 void WordCounts::add(const uint8_t* word, size_t size, int64_t count, const uint8_t* readable) {
-    if (size <= ShortKey::kMostBytes) {
-        if (2 * num_short_ >= short_.size()) grow_short();
-        const ShortKey key = short_key(word, size, readable);
-        const size_t mask = short_.size() - 1;
-        size_t slot = hash_of(key) & mask;
-        while (true) {
-            Short& entry = short_[slot];
-            if (entry.key[0] == key.low && entry.key[1] == key.high) {
-                entry.count += count;
-                return;
-            }
-            if (entry.key[1] == 0) {
-                entry = {{key.low, key.high}, count};
-                ++num_short_;
-                return;
-            }
-            slot = (slot + 1) & mask;
+    if (size > ShortKey::kMostBytes) return add_long(word, size, count);
+    const ShortKey key = short_key(word, size, readable);
+    add_short(key, hash_of(key), count);
+}
+
+void WordCounts::add_all(const ByteSpan* words, size_t num, const uint8_t* readable) {
+    constexpr size_t kWindow = 64;
+    ShortKey keys[kWindow];
+    uint64_t hashes[kWindow];
+    for (size_t first = 0; first < num; first += kWindow) {
+        const size_t some = std::min(kWindow, num - first);
+        if (2 * (num_short_ + some) >= short_.size()) grow_short();
+        for (size_t i = 0; i < some; ++i) {
+            const ByteSpan& word = words[first + i];
+            if (word.size() > ShortKey::kMostBytes) continue;
+            keys[i] = short_key(word.begin, word.size(), readable);
+            hashes[i] = hash_of(keys[i]);
+#if defined(__GNUC__)
+            __builtin_prefetch(&short_[hashes[i] & (short_.size() - 1)]);
+#endif
+        }
+        for (size_t i = 0; i < some; ++i) {
+            const ByteSpan& word = words[first + i];
+            if (word.size() <= ShortKey::kMostBytes)
+                add_short(keys[i], hashes[i], 1);
+            else
+                add_long(word.begin, word.size(), 1);
         }
     }
+}
+
+void WordCounts::add_short(const ShortKey& key, uint64_t hash, int64_t count) {
+    if (2 * num_short_ >= short_.size()) grow_short();
+    const size_t mask = short_.size() - 1;
+    for (size_t slot = hash & mask;; slot = (slot + 1) & mask) {
+        Short& entry = short_[slot];
+        if (entry.key[0] == key.low && entry.key[1] == key.high) {
+            entry.count += count;
+            return;
+        }
+        if (entry.key[1] == 0) {
+            entry = {{key.low, key.high}, count};
+            ++num_short_;
+            return;
+        }
+    }
+}
+
+void WordCounts::add_long(const uint8_t* word, size_t size, int64_t count) {
     if (2 * num_long_ >= long_.size()) grow_long();
     const uint64_t hash = hash_of(word, size);
     const size_t mask = long_.size() - 1;
-    size_t slot = hash & mask;
-    while (true) {
+    for (size_t slot = hash & mask;; slot = (slot + 1) & mask) {
         Long& entry = long_[slot];
         if (entry.size == 0) {
             const size_t offset = arena_.size();
@@ -44,7 +73,6 @@ void WordCounts::add(const uint8_t* word, size_t size, int64_t count, const uint
             entry.count += count;
             return;
         }
-        slot = (slot + 1) & mask;
     }
 }
 
@@ -114,9 +142,16 @@ void count_words(const std::vector<TextView>& texts, Pattern pattern, size_t num
     const auto count_into = [&](WordCounts& into, size_t first, size_t last, std::vector<uint8_t>& scratch) {
         for (size_t i = first; i < last; ++i) {
             const ByteSpan text = utf8_bytes(texts[i], scratch);
+            constexpr size_t kWords = 256;
+            ByteSpan words[kWords];
+            size_t num = 0;
             for_each_pretoken(pattern, text.begin, text.end, [&](const uint8_t* begin, const uint8_t* end) {
-                into.add(begin, static_cast<size_t>(end - begin), 1, text.end);
+                words[num++] = {begin, end};
+                if (num < kWords) return;
+                into.add_all(words, num, text.end);
+                num = 0;
             });
+            into.add_all(words, num, text.end);
         }
     };
     num_threads = std::clamp<size_t>(num_threads, 1, std::max<size_t>(texts.size(), 1));

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "hashing.hpp"
 #include "splitter.hpp"
 #include "text_view.hpp"
 
@@ -21,6 +22,8 @@ class WordCounts {
 public:
     // Adds `count` to a word, which is not empty. It may be read up to `readable`, which is at least its end.
     void add(const uint8_t* word, size_t size, int64_t count, const uint8_t* readable);
+    // The same for many words at once, all readable up to the same place: memory is asked for before it is needed.
+    void add_all(const ByteSpan* words, size_t num, const uint8_t* readable);
     // Adds all of `other`.
     void add(const WordCounts& other);
     size_t size() const { return num_short_ + num_long_; }
@@ -38,6 +41,8 @@ private:
         uint64_t size = 0;           // 0 when empty
         int64_t count = 0;
     };
+    void add_short(const ShortKey& key, uint64_t hash, int64_t count);
+    void add_long(const uint8_t* word, size_t size, int64_t count);
     void grow_short();
     void grow_long();
 
