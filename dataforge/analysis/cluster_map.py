@@ -58,4 +58,5 @@ def section(chain: Chain) -> Section:
     ]  # fmt: skip
     head = ("cluster", "x", "y", "share there is", "share drawn", "keywords")
     numbers = table(head, rows, caption="Places on the map", numeric=(1, 2, 3, 4))
-    return Section("map", "Map of clusters", figure(picture, caption, numbers))
+    wide = tag("div", picture, class_="wide", tabindex="0", role="region", aria_label="Map of clusters")
+    return Section("map", "Map of clusters", figure(wide, caption, numbers))
