@@ -22,7 +22,6 @@ def gather_spans(
     source_bytes: int,
     out: NDArray[Any],
 ) -> None: ...
-
 def locate_documents(
     part: NDArray[np.int64],
     number: NDArray[np.int64],
