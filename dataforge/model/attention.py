@@ -41,13 +41,19 @@ class Attention(nn.Module):
         q_BNLD = rotate(self._heads(F.linear(x_BLH, self.q_proj)), *rotation)
         k_BGLD = rotate(self._heads(F.linear(x_BLH, self.k_proj)), *rotation)
         v_BGLD = self._heads(F.linear(x_BLH, self.v_proj))
+        shared = self.kv_heads != self.num_heads
+        if shared and mask is not None and x_BLH.is_cuda:
+            # With a mask, CUDA shares heads in no kernel but the one that holds all scores: copies are far smaller.
+            copies = self.num_heads // self.kv_heads
+            k_BGLD, v_BGLD = k_BGLD.repeat_interleave(copies, 1), v_BGLD.repeat_interleave(copies, 1)
+            shared = False
         out_BNLD = F.scaled_dot_product_attention(
             q_BNLD,
             k_BGLD,
             v_BGLD,
             attn_mask=mask,
             is_causal=mask is None,
-            enable_gqa=self.kv_heads != self.num_heads,
+            enable_gqa=shared,
         )
         return F.linear(out_BNLD.transpose(1, 2).flatten(2), self.o_proj)
 
