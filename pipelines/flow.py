@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,4 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # `ray job stop` and schedulers end a job by SIGTERM: like Ctrl-C, it stops the parts and keeps the finished ones.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

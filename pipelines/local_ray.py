@@ -1,11 +1,13 @@
-"""A Ray of our own on this machine: on the loopback address alone, behind a token, without dashboard and telemetry."""
+"""Joining a Ray, or starting one on this machine: on loopback alone, behind a token, no dashboard, no telemetry."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +28,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
+_QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 """Settings of `ray.init`: what workers print stays in Ray's own log files."""
 
 
@@ -48,7 +50,7 @@ def start_local_ray(num_cpus: int | None = None, num_gpus: int | None = None) ->
         num_cpus: CPUs that Ray may give out; None is all of the machine.
         num_gpus: GPUs that Ray may give out; None is all of the machine.
     """
-    with _environment(_ENVIRONMENT):
+    with _environment(_ENVIRONMENT), _signals_kept():
         ray = load_ray()
         constants = ray._private.ray_constants
         clusters = getattr(constants, "ENABLE_RAY_CLUSTER", None)
@@ -60,15 +62,24 @@ def start_local_ray(num_cpus: int | None = None, num_gpus: int | None = None) ->
                 num_gpus=num_gpus,
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
-                **QUIET,
+                **_QUIET,
             )
         finally:
             constants.ENABLE_RAY_CLUSTER = clusters
-    say_on_stderr(ray)
+    _say_on_stderr(ray)
     return ray
 
 
-def say_on_stderr(ray: Any) -> None:
+def join_ray(address: str) -> Any:
+    """Join a running cluster and return the module `ray`; `ray.shutdown()` leaves it."""
+    ray = load_ray()
+    with _signals_kept():
+        ray.init(address=address, **_QUIET)
+    _say_on_stderr(ray)
+    return ray
+
+
+def _say_on_stderr(ray: Any) -> None:
     """Let what Ray has to say ("a worker died") go to stderr: Ray prints it to stdout, where answers go.
 
     Ray has no setting for it; where a later version has no such function, its talk stays where it was.
@@ -82,6 +93,20 @@ def say_on_stderr(ray: Any) -> None:
 
     print_worker_logs.on_stderr = True  # type: ignore[attr-defined]
     ray._private.worker.print_worker_logs = print_worker_logs
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back what SIGTERM does: Ray makes it abort the process with a stack trace, whatever was set before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class Tasks:
         self._task = self._ray.remote(max_retries=0, **ray_options(needs))(make_part_here)
 
     def submit(self, order: Order, part: Part, wait_s: float) -> Any:
-        return self._task.options(name=f"{order.folder.name} {part.stem}").remote(order, part, wait_s)
+        return self._task.options(name=f"{order.folder.parent.name} {part.stem}").remote(order, part, wait_s)
 
     def ended(self, reference: Any, *, died: bool) -> None:
         pass

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from dataforge.errors import ConfigError, WorkspaceError
-from dataforge.pipelines.local_ray import QUIET, load_ray, say_on_stderr, start_local_ray
+from dataforge.pipelines.local_ray import join_ray, load_ray, start_local_ray
 from dataforge.pipelines.placement import Actors, Placement, Tasks
 from dataforge.pipelines.resources import Resources, resources_for
 from dataforge.pipelines.worker import Order
@@ -212,16 +212,14 @@ class RayRunner:
             ray = start_local_ray()
             self._ours = self._local = True
             return ray
-        ray = load_ray()
         try:
-            ray.init(address=self.address, **QUIET)
+            ray = join_ray(self.address)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"no Ray cluster can be joined: {_told(error)}",
                 where=self.address,
                 hint="give the address of a running cluster, or leave it out to start a Ray on this machine",
             ) from error
-        say_on_stderr(ray)
         self._ours = True
         return ray
 

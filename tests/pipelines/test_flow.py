@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,11 @@ def test_the_workspace_of_a_job_does_not_lie_in_the_copy_that_ray_deletes() -> N
     assert flow.workspace_folder(None, job) == Path.home() / "dataforge-workspace"
     with pytest.raises(ConfigError, match="is relative"):
         flow.workspace_folder("w", job)
+
+
+def test_the_options_that_the_page_on_ray_names_are_there() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ray.md").read_text()
+    known = {option for parameter in flow.command.params for option in parameter.opts}
+    others = {"--address", "--working-dir", "--no-deps", "--on", "--help"}
+    others |= {"--entrypoint-num-cpus", "--entrypoint-memory", "--entrypoint-num-gpus"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) <= known | others

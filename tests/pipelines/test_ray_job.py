@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stumbling_stage import lengths
 from tiny_model import make_tiny_model
 
 from dataforge.recipe import load_recipe, run_recipe
-from dataforge.workspace import Workspace
+from dataforge.workspace import Artifact, Workspace
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
@@ -175,35 +176,74 @@ def test_without_rayignore_the_source_folder_hides_the_wheel(
     assert "No module named 'dataforge.pipelines'" in done.stdout
 
 
-def test_a_driver_killed_at_random_takes_its_ray_along_and_the_same_command_goes_on(
+def test_a_driver_that_is_stopped_or_killed_takes_its_ray_along_and_the_same_command_goes_on(
     checkout: Path, expected: tuple[list[str], dict[str, str]], tmp_path: Path
 ) -> None:
     refs, content = expected
     command = [sys.executable, "-m", "dataforge.pipelines.flow", str(checkout / "job" / "recipe.toml")]
-    command += ["--workspace", str(tmp_path / "killed")]
-    chance, kills, mark = random.Random(0), 0, f"STARTED_BY={secrets.token_hex(8)}"
-    marked = {**os.environ, **dict([mark.split("=")])}
-    for _ in range(3):
-        with subprocess.Popen(
-            command, env=marked, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as driver:
-            assert driver.stderr is not None
-            while "0 of" not in (line := driver.stderr.readline()) and line:
-                pass
-            assert processes_with(mark)
-            time.sleep(chance.uniform(0, 12))
-            os.kill(driver.pid, signal.SIGKILL)
-        kills += driver.returncode == -signal.SIGKILL
-        ended = time.monotonic() + 150  # agents that were just starting look for their Ray for a minute
+    command += ["--workspace", str(tmp_path / "stopped")]
+    chance, mark = random.Random(0), secrets.token_hex(8)
+    codes = []
+    for signum in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        driver = subprocess.Popen(
+            command, env={**os.environ, "STARTED_BY": mark}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert driver.stderr is not None
+        while "to make" not in (line := driver.stderr.readline()) and line:
+            pass
+        time.sleep(chance.uniform(0, 10))
+        driver.send_signal(signum)
+        driver.communicate(timeout=60)
+        codes.append(driver.returncode)
+        ended = time.monotonic() + 150  # agents that were just starting look for a killed Ray for a minute
         while processes_with(mark) and time.monotonic() < ended:
             time.sleep(0.5)
         assert not processes_with(mark), "Ray processes outlived their driver"
-    assert kills
+    assert codes == [-signal.SIGKILL, 130, -signal.SIGKILL]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout.splitlines() == refs
-    workspace = Workspace(tmp_path / "killed")
+    workspace = Workspace(tmp_path / "stopped")
     assert contents(workspace) == content
     assert workspace.unfinished() == []
+
+
+ON_TWO_NODES = """
+import sys
+import time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from stumbling_stage import lengths
+from dataforge.pipelines.ray_runner import RayRunner
+from dataforge.workspace import Workspace
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+for _ in range(2):
+    cluster.add_node(num_cpus=1)
+workspace, notes = Workspace(sys.argv[1]), Path(sys.argv[2])
+notes.mkdir()
+with RayRunner(cluster.address, patience_s=30) as runner:
+    made = lengths(workspace, workspace.open(sys.argv[3]), runner, notes, trouble="kill-node", parts=8)
+    import ray
+    while sum(node["Alive"] for node in ray.nodes()) == 3:  # the head takes its time to notice
+        time.sleep(0.5)
+    print(made.content)
+cluster.shutdown()
+"""
+
+
+def test_a_node_that_dies_in_the_middle_of_a_part_changes_nothing(
+    workspace: Workspace, documents: Artifact, tmp_path: Path
+) -> None:
+    """Three raylets on this machine: a head without CPUs, and two nodes, of which a part kills one."""
+    (tmp_path / "notes").mkdir()
+    expected = lengths(Workspace(tmp_path / "here"), documents, None, tmp_path / "notes", parts=8)
+    command = [sys.executable, "-c", ON_TWO_NODES, str(workspace.path), str(tmp_path / "notes-ray"), documents.ref]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [expected.content]
+    assert (tmp_path / "notes-ray" / "stumbled").exists()
+    assert "it is made again" in done.stderr
 
 
 def processes_with(mark: str) -> list[int]:
