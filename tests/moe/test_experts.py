@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import dataforge.moe.grouped_linear as grouped_linear_module
 from dataforge.moe import Experts, Routing
 from dataforge.moe.experts import swiglu_gate
 from dataforge.moe.grouped_linear import grouped_linear
@@ -113,3 +114,53 @@ def test_under_autocast_the_experts_run_in_bfloat16_and_give_back_what_came():
     assert half.dtype == torch.float32
     assert not torch.equal(half, full)
     assert (half - full).norm() < 0.02 * full.norm()
+
+
+@pytest.mark.parametrize("kind", ["full", "one expert", "dropped", "ragged"])
+def test_the_operator_that_gpus_use_gives_what_the_loop_gives(kind, monkeypatch):
+    # `grouped_mm` has a slow kernel for CPUs too, so its path can be held to the loop without a GPU.
+    experts = Experts(5, 16, 24)
+    experts.reset_parameters(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(17, 16, generator=generator, requires_grad=True)
+    weight = torch.rand(17, 3, generator=generator, requires_grad=True)
+    leaves = [x, weight, *experts.parameters()]
+    results = []
+    for there in (False, True):
+        monkeypatch.setattr(grouped_linear_module, "_has_grouped_mm", lambda x, w, there=there: there)
+        y = experts(x, some_routing(kind, 17, 5, 3, weight))
+        results.append([y, *torch.autograd.grad(y.square().sum(), leaves, materialize_grads=True)])
+    for loop, operator in zip(*results):
+        torch.testing.assert_close(operator, loop, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", ["full", "one expert", "dropped", "ragged"])
+def test_on_a_gpu_bfloat16_experts_stay_close_to_float64_and_repeat_their_bits(kind):
+    experts = Experts(5, 64, 96)
+    experts.reset_parameters(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    x, weight = torch.randn(170, 64, generator=generator), torch.rand(170, 3, generator=generator)
+
+    def run(dtype, device):
+        there = Experts(5, 64, 96).to(device, dtype)
+        there.load_state_dict(experts.state_dict())
+        leaves = [x.to(device, dtype).requires_grad_(), *there.parameters()]
+        scale = weight.to(device, torch.promote_types(dtype, torch.float32)).requires_grad_()
+        routing = some_routing(kind, 170, 5, 3, weight)
+        table = Routing(
+            routing.expert.to(device),
+            torch.where(routing.kept.to(device), scale[:, : routing.expert.shape[1]], 0.0),
+            5,
+            dropped=None if routing.dropped is None else routing.dropped.to(device),
+            full=routing.full,
+        )
+        y = there(leaves[0], table)
+        return [y, *torch.autograd.grad(y.double().square().sum(), [*leaves, scale], materialize_grads=True)]
+
+    exact = run(torch.float64, "cpu")
+    first, second = run(torch.bfloat16, "cuda"), run(torch.bfloat16, "cuda")
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+    for got, wanted in zip(first, exact):
+        assert (got.cpu().double() - wanted).norm() <= 2e-2 * wanted.norm()
