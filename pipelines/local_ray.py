@@ -104,6 +104,11 @@ def _signals_kept() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as error:
+        # While it starts, Ray's own handler exits with the signal's number: let the one that was there decide.
+        if error.code == signal.SIGTERM and callable(before):
+            before(signal.SIGTERM, None)
+        raise
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
