@@ -8,6 +8,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 DEMO ?= demo
 OUT ?= benchmarks/results
 export OMP_NUM_THREADS ?= 2
+# Threads that wait give their core to others: beside other work, spinning made a training step 3 to 10 times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test check format soak soak-slice test-corpus bench gpu-check clean setup
 
