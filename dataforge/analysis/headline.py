@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dataforge.analysis.balance import balance, effective
 from dataforge.analysis.chain import Chain
 from dataforge.analysis.seconds import by_step
-from dataforge.analysis.training import curves, held_out
+from dataforge.analysis.training import HeldOutBits, curves, held_out
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,18 @@ def _training(chain: Chain) -> list[Figure]:
     ]
     bits = held_out(chain)
     if bits is not None:
-        beside = [
-            f"{name} {value:.3f}" for name, value in (("unigram", bits.unigram), ("bigram", bits.bigram)) if value
-        ]
-        told.append(Figure("held-out bits a byte", f"{bits.model:.3f}", ", ".join(beside)))
-    if bits is not None and bits.below_unigram is not None:
-        told.append(Figure("below the unigram model", f"{bits.below_unigram:.1%}", "fewer bits a byte, held out"))
+        told.append(Figure("held-out bits a byte", f"{bits.model:.3f}", _beside(bits)))
     if run.tokens_per_s > 0:
         told.append(Figure("tokens a second", f"{run.tokens_per_s:,.0f}", "in training, median step"))
     return told
+
+
+def _beside(bits: HeldOutBits) -> str:
+    if bits.unigram is None or bits.bigram is None:
+        return ""
+    share = abs(1 - bits.model / bits.unigram)
+    side = "below" if bits.model <= bits.unigram else "above"
+    return f"{share:.1%} {side} a unigram model ({bits.unigram:.3f}); bigram {bits.bigram:.3f}"
 
 
 def _seconds(chain: Chain) -> list[Figure]:

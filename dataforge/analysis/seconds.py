@@ -65,20 +65,30 @@ def section(chain: Chain) -> Section:
     pairs = [Pair(step, seconds / (total or 1.0), None, f"{seconds:,.1f} s") for step, seconds in steps.items()]
     bars = paired_bars(pairs, title="Share of the seconds by step", before="share of the time", after=None)
     hosts = sorted({f"{run.host} ({run.cpus} CPUs)" for run in runs if run.host})
-    told = tag("p", f"{total:,.1f} seconds in all, on {', '.join(hosts) or 'a machine that was not noted'}.")
-    rows = [
-        (tag("code", f"{run.artifact.kind}/{run.artifact.name}"), run.step, f"{run.seconds:,.2f}",
-         _parts(run), ", ".join(f"{rate:,.0f} {unit}/s" for unit, rate in run.rates.items()) or "–")
-        for run in runs
-    ]  # fmt: skip
+    where = ", ".join(hosts) or "a machine that was not noted"
+    lead = f"{total:,.1f} seconds in all, on {where}. What was interrupted counts the run that finished it."
+    rows = []
+    for run in runs:
+        rates = run.rates if run.artifact.kind != "checkpoints" else _training_rate(chain)
+        told = ", ".join(f"{rate:,.0f} {unit}/s" for unit, rate in rates.items()) or "–"
+        name = tag("code", f"{run.artifact.kind}/{run.artifact.name}")
+        rows.append((name, run.step, f"{run.seconds:,.2f}", _parts(run), told))
     numbers = table(
         ("artifact", "step", "seconds", "parts", "rate"),
         rows,
         caption="Seconds and rate of every artifact",
         numeric=(2,),
     )
-    return Section("seconds", "Seconds", join([told, bars, numbers]))
+    return Section("seconds", "Seconds", join([tag("p", lead), bars, numbers]))
+
+
+def _training_rate(chain: Chain) -> dict[str, float]:
+    """Tokens a second over all steps, also those of interrupted runs; evaluation left out."""
+    seconds = sum(row.get("seconds", 0.0) for row in chain.metrics)
+    return {"tokens": chain.metrics[-1]["tokens"] / seconds} if seconds > 0 else {}
 
 
 def _parts(run: Took) -> str:
+    if not run.parts_made and not run.parts_found:
+        return "in one piece"
     return f"{run.parts_made:,} made" + (f", {run.parts_found:,} found" if run.parts_found else "")

@@ -91,7 +91,7 @@ def test_hostile_documents_stay_text(workspace: Workspace, tmp_path: Path) -> No
     documents = ingest(workspace, [raw], name="hostile", config=IngestConfig(holdout=0.5))
     from dataforge.tokenizers.stages import TrainTokenizerConfig, train_tokenizer
 
-    tokenizer = train_tokenizer(workspace, documents, name="hostile", config=TrainTokenizerConfig(vocab_size=300))
+    tokenizer = train_tokenizer(workspace, documents, name="hostile", config=TrainTokenizerConfig(vocab_size=265))
     page = report(workspace, [documents, tokenizer], tmp_path / "report.html").read_text("utf-8")
     read = check_alone(page)
     assert not [name for name, _ in read.attributes if name.startswith("on")]

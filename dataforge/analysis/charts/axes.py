@@ -53,13 +53,12 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 def short(value: float) -> str:
     """A number for an axis.
 
-    >>> [short(value) for value in (0.25, 3.0, 12_000, 2_500_000)]
-    ['0.25', '3', '12k', '2.5M']
+    >>> [short(value) for value in (0.25, 3.0, 5_000, 12_000, 2_500_000)]
+    ['0.25', '3', '5k', '12k', '2.5M']
     """
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            scale = 1e3 if unit == "k" else size
-            return f"{value / scale:.4g}{unit}"
+            return f"{value / size:.4g}{unit}"
     return f"{value:.6g}"
 
 
