@@ -60,8 +60,10 @@ class InProcess:
             done(make_part(stage, worker, part, folder))
 
 
-_worker: tuple[Stage, Any] | None = None
-"""In a pool's process: the stage and what its `open_worker` gave."""
+_given: tuple[Stage, Inputs] | None = None
+"""In a pool's process: the stage and its inputs."""
+_worker: list[Any] = []
+"""In a pool's process: what the stage's `open_worker` gave, once a part has asked for it."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,13 @@ class ProcessPool:
 
 
 def _open(stage: Stage, inputs: Inputs) -> None:
-    global _worker
-    _worker = (stage, stage.open_worker(inputs))
+    global _given
+    _given = (stage, inputs)
 
 
 def _make(part: Part, folder: Path) -> dict[str, Any]:
-    assert _worker is not None
-    return make_part(_worker[0], _worker[1], part, folder)
+    assert _given is not None
+    stage, inputs = _given
+    if not _worker:  # here and not in `_open`: a stated error of `open_worker` reaches the driver as itself
+        _worker.append(stage.open_worker(inputs))
+    return make_part(stage, _worker[0], part, folder)

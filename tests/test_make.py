@@ -14,7 +14,7 @@ from kill_points import run_and_kill
 
 from dataforge.corpus import Documents, IngestConfig, append, ingest
 from dataforge.dedup import dedup
-from dataforge.errors import InputError, MixedEnvironment, NotConserved, NotReproducible
+from dataforge.errors import ConfigError, InputError, MixedEnvironment, NotConserved, NotReproducible
 from dataforge.make import make
 from dataforge.runners import ProcessPool
 from dataforge.stage import Forecast, Inputs, Out, Part, PartOut, Run, part_key
@@ -231,3 +231,20 @@ def test_a_dry_run_names_what_is_there(workspace: Workspace, corpus: Path) -> No
     made = ingest(workspace, [corpus], name="web")
     assert ingest(workspace, [corpus], name="other", run=Run(dry_run=True)).id == made.id
     assert workspace.names("documents") == {"web": made.id}
+
+
+@dataclass(frozen=True)
+class Unopened(Lengths):
+    """A stage whose worker cannot be opened."""
+
+    def open_worker(self, inputs: Inputs) -> None:
+        raise ConfigError("the model is not there", where="models/none", hint="give another")
+
+
+def test_an_error_in_opening_a_worker_comes_back_from_a_pool_as_itself(
+    workspace: Workspace, documents: Artifact
+) -> None:
+    stage, pool = Unopened(LengthsConfig(salt="unopened")), Run(runner=ProcessPool(2))
+    with pytest.raises(ConfigError, match="the model is not there") as caught:
+        make(workspace, stage, {"documents": documents}, name="web", run=pool)
+    assert (caught.value.where, caught.value.hint) == ("models/none", "give another")
