@@ -31,13 +31,14 @@ LEAST_BELOW_UNIGRAM = 0.15
 """A trained model must need at least this share fewer bits a byte, on held-out documents, than a unigram model."""
 
 
-def demo(folder: Path, recipe: Recipe, run: Run) -> Chain:
-    """Make a recipe in `folder/workspace`, write `folder/report.html`, and say what was made.
+def demo(folder: Path, recipe: Recipe, run: Run, *, report_name: str = "report.html") -> Chain:
+    """Make a recipe in `folder/workspace`, write a report into `folder`, and say what was made.
 
     Args:
         folder: made if it is not there.
         recipe: ends in a `[train]` table.
         run: where parts are made, and progress.
+        report_name: the report's file name.
     Returns:
         The chain that leads to the checkpoint.
     """
@@ -46,7 +47,7 @@ def demo(folder: Path, recipe: Recipe, run: Run) -> Chain:
     before = {(artifact.kind, artifact.id) for artifact in workspace.artifacts()}
     made = run_recipe(workspace, recipe, run=run, serve=service, say=_talk)
     chain = Chain.of(workspace, made["train"])
-    path = report(workspace, made["train"], folder / "report.html")
+    path = report(workspace, made["train"], folder / report_name)
     fresh = [artifact for artifact in chain.artifacts if (artifact.kind, artifact.id) not in before]
     _tell(chain, fresh, time.perf_counter() - began)
     print(f"\n{path}")
@@ -54,9 +55,7 @@ def demo(folder: Path, recipe: Recipe, run: Run) -> Chain:
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    """The recipe with another seed for the plan's order and the model's weights; seed 0 is the recipe as it is."""
-    if seed == 0:
-        return recipe
+    """The recipe with another seed for the plan's order and the model's weights, and another name."""
     configs = dict(recipe.configs)
     for step in ("plan", "train"):
         configs[step] = dataclasses.replace(configs[step], seed=seed)
@@ -110,12 +109,14 @@ def _seed_line(seed: int, chain: Chain) -> str:
 
 @click.command("python -m dataforge.pipelines.demo", help=__doc__)
 @click.option("--folder", default="demo", show_default=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--seeds", default=1, show_default=True, help="train so many models, of seeds 0, 1, ...")
+@click.option("--seeds", default=1, show_default=True, help="models to train, each with a seed of its own")
 def command(folder: Path, seeds: int) -> int:
     """Run the demo; 1 if a model is not far enough below the unigram model."""
     recipe = load_recipe(RECIPE)
     run = Run(runner=ProcessPool(WORKERS), progress=progress())
-    chains = [demo(folder, with_seed(recipe, seed), run) for seed in range(max(1, seeds))]
+    chains = [demo(folder, recipe, run)]
+    for seed in range(1, seeds):
+        chains.append(demo(folder, with_seed(recipe, seed), run, report_name=f"report-seed{seed}.html"))
     if seeds > 1:
         print()
         for seed, chain in enumerate(chains):

@@ -80,5 +80,6 @@ def _figures(counts: dict[str, Any]) -> str:
     told = []
     for key, value in plain.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
-            told.append(f"{key.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{key} {value:.4g}")
+            name = key.replace("_", " ")
+            told.append(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.4g}")
     return ", ".join(told) or "–"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ _SAMPLES = 6
 _SAMPLE_CHARS = 300
 _LONGEST = 40
 _SHADES = 5
+_RUN = re.compile(r"(.)\1{5,}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ def fertility(chain: Chain) -> list[Fertility]:
 
 
 def spelled(token: bytes) -> str:
-    """A token for people: text where it is text, `\\xe4` for bytes that are not, signs for white space.
+    """A token for people: text where it is text, `\\xe4` for bytes that are not, signs for white space, runs counted.
 
-    >>> spelled(b" the"), spelled(b"\\n\\t"), spelled("é".encode()[:1])
-    ('␣the', '⏎⇥', '\\\\xc3')
+    >>> spelled(b" the"), spelled(b"\\n\\t"), spelled("é".encode()[:1]), spelled(b"\\n" + b" " * 24)
+    ('␣the', '⏎⇥', '\\\\xc3', '⏎␣×24')
     """
-    text = token.decode("utf-8", "backslashreplace")
-    return text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+    text = token.decode("utf-8", "backslashreplace").replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+    return _RUN.sub(lambda run: f"{run[1]}×{len(run[0])}", text)
 
 
 def section(chain: Chain) -> Section:
